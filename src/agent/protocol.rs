@@ -1,0 +1,139 @@
+//! What the agent and its roles say to each other.
+//!
+//! Each message is one JSON value, some with a body of raw bytes behind it ([`super::channel`]). The
+//! roles are less privileged than the agent: it checks what they say and never trusts their text.
+
+use serde::{Deserialize, Serialize};
+
+use crate::context::site::Syslog;
+
+/// Agent to worker. `Claim` and `Stop` are said only to an idle worker; `Finished` and `Release` answer `Claimed`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// Ask for one token.
+    Claim,
+    /// The payload ended well; the body is its result: store it, then delete the token.
+    Finished,
+    /// The payload failed or was stopped: give the token back.
+    Release {
+        /// For the worker's log line.
+        why: String,
+    },
+    /// No more work is wanted: leave.
+    Stop,
+}
+
+/// Worker to agent. Each `Claim` is answered by one of the first four; a `Claimed` token by exactly one `Settled`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// A token is held; the body is its value.
+    Claimed(Token),
+    /// Nothing to do now.
+    NoWork,
+    /// The source refuses this machine or answers nonsense: asking again is of no use.
+    Refused {
+        /// Names the URL and the answer.
+        why: String,
+        /// Whether the source is to blame (600) and not a ban (400).
+        broken: bool,
+    },
+    /// The source cannot be reached or is ill; it may recover.
+    Fault {
+        /// Names the URL and the error.
+        why: String,
+    },
+    /// The lease is gone while the payload runs: stop it; the answer (`Release`) is still awaited.
+    LeaseLost {
+        /// Whether the token was deleted elsewhere or the lock ran out.
+        why: String,
+    },
+    /// The end of a token's stay here.
+    Settled {
+        /// What became of it.
+        fate: Fate,
+        /// One line for the log and the report.
+        note: String,
+    },
+}
+
+/// One unit of work, as claimed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// The pool's number for it, decimal digits.
+    pub id: String,
+    /// How often it was handed out, this time included, where the server says so.
+    pub leases: Option<u32>,
+    /// The media type that the pool keeps with it.
+    pub media_type: Option<String>,
+}
+
+/// What became of a claimed token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// Result stored, token deleted.
+    Completed,
+    /// Lock released; the token is free again.
+    Released,
+    /// The lock was lost; the token is in somebody else's hands or gone.
+    Lost,
+    /// The server could not be told; the lock will run out by itself.
+    Stranded,
+}
+
+/// Agent to logger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToLogger {
+    /// A record of the agent itself, a script or a payload.
+    Record(Record),
+    /// The machine's name, for records not yet sent.
+    Hostname(String),
+    /// Where records go from now on. `nameservers` are the resolver's addresses.
+    Target {
+        /// The site's server.
+        syslog: Syslog,
+        /// Addresses of DNS servers, in the order of preference.
+        nameservers: Vec<std::net::IpAddr>,
+    },
+    /// Deliver what is queued, then answer [`FromLogger::Drained`] and leave.
+    Drain {
+        /// Milliseconds for it.
+        millis: u32,
+    },
+}
+
+/// Logger to agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromLogger {
+    /// Nothing more will be sent.
+    Drained {
+        /// Records handed to the server's kernel.
+        delivered: u64,
+        /// Records that nobody received.
+        undelivered: u64,
+    },
+}
+
+/// One line of log on its way from the agent to the logger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// RFC 5424 severity, 0-7.
+    pub severity: u8,
+    /// APP-NAME: `ctxinit`, `prolog`, `epilog`, `payload`.
+    pub tag: String,
+    /// PROCID.
+    pub pid: Option<u32>,
+    /// The job it belongs to, where there is one.
+    pub job: Option<String>,
+    /// The line, as it came.
+    pub text: String,
+}
+
+/// DHCP client to agent, one JSON value a line on a pipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromDhcp {
+    /// A lease was given or renewed.
+    Bound(crate::network::dhcp::Lease),
+    /// The lease ran out and nobody renewed it.
+    Expired,
+}

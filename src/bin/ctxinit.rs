@@ -1,0 +1,2 @@
+//! The guest's program.
+fn main() {}

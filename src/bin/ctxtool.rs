@@ -1,0 +1,2 @@
+//! The builder's and the site's program.
+fn main() {}

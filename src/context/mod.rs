@@ -1,0 +1,3 @@
+//! The context: what the site tells the machine on its CD.
+
+pub mod site;

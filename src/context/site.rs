@@ -1,0 +1,258 @@
+//! `context.json`: the native form of what a site tells a machine.
+//!
+//! Every value is checked while it is read, so that an impossible one is reported with its line.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// The whole file. Everything is optional; unknown keys are refused.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Site {
+    /// Name of the machine; wins over what DHCP says.
+    pub hostname: Option<Hostname>,
+    /// Where the machine's log goes.
+    pub syslog: Option<Syslog>,
+    /// Where work comes from.
+    pub work: Option<Work>,
+    /// When to stop asking for work.
+    pub limits: Limits,
+}
+
+/// The site's syslog server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Syslog {
+    /// Address or name.
+    pub server: Host,
+    /// 514 unless said otherwise.
+    #[serde(default = "syslog_port")]
+    pub port: Port,
+    /// `tcp` (octet-counted, RFC 6587) unless said otherwise.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// How syslog records travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// RFC 6587 octet counting.
+    #[default]
+    Tcp,
+    /// RFC 5426, one record a datagram.
+    Udp,
+}
+
+/// A source of work, by kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Work {
+    /// A ToPoS 4.1 token pool.
+    Topos(Topos),
+}
+
+/// A ToPoS 4.1 pool and what to do with its results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topos {
+    /// `http://host:port/4.1`, as far as the version.
+    pub url: BaseUrl,
+    /// The pool that tokens are claimed from.
+    pub pool: PoolName,
+    /// The pool that results are put into; without it a result is only logged.
+    pub results: Option<PoolName>,
+    /// Seconds of a lock; it is renewed at a third of that.
+    #[serde(default = "lock_secs")]
+    pub lock_secs: LockSecs,
+    /// PEM file on the CD with the authorities that may have signed the server's certificate.
+    pub ca: Option<String>,
+}
+
+/// When a machine stops asking for work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Seconds without work after which the machine ends.
+    pub idle_secs: u32,
+    /// Seconds for which an unreachable work source is tried again.
+    pub fault_secs: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // Idle: Vac counts a life under 600 s as an abort only without a message; ours says 300, so end early.
+        // Fault: long enough for a server's reboot, short enough not to hold a slot for nothing.
+        Self { idle_secs: 120, fault_secs: 900 }
+    }
+}
+
+fn syslog_port() -> Port {
+    Port(514)
+}
+
+fn lock_secs() -> LockSecs {
+    LockSecs(300)
+}
+
+/// Declares a newtype that is checked when it is read.
+macro_rules! checked {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+        pub struct $name($inner);
+
+        impl $name {
+            /// The value itself.
+            pub fn get(&self) -> &$inner {
+                &self.0
+            }
+        }
+
+        impl TryFrom<$inner> for $name {
+            type Error = String;
+
+            fn try_from(value: $inner) -> Result<Self, String> {
+                let check: fn(&$inner) -> Result<(), String> = $check;
+                check(&value).map(|()| Self(value))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                <$inner>::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+checked!(
+    /// A name that a kernel and a DNS accept: labels of letters, digits and `-`, 64 bytes at most (HOST_NAME_MAX).
+    Hostname(String),
+    |name| if is_host_name(name) && name.len() <= 64 { Ok(()) } else { Err(format!("{name:?} is not a host name")) }
+);
+
+checked!(
+    /// Address or DNS name of a server.
+    Host(String),
+    |host| {
+        let ok = host.parse::<std::net::IpAddr>().is_ok() || is_host_name(host);
+        if ok { Ok(()) } else { Err(format!("{host:?} is neither an address nor a host name")) }
+    }
+);
+
+checked!(
+    /// 1-65535.
+    Port(u16),
+    |port| if *port > 0 { Ok(()) } else { Err("port 0 cannot be reached".to_owned()) }
+);
+
+checked!(
+    /// A ToPoS pool: letters, digits, `_`, `-` and `.`; anything else misses the server's rewrite rules.
+    PoolName(String),
+    |name| {
+        let ok = !name.is_empty()
+            && !matches!(name.as_str(), "." | "..")
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+        if ok { Ok(()) } else { Err(format!("{name:?} is not a pool name (letters, digits, _, - and .)")) }
+    }
+);
+
+checked!(
+    /// `http://` or `https://`, a host, and a path without query.
+    BaseUrl(String),
+    |url| {
+        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        let ok = rest.is_some_and(|rest| {
+            !rest.is_empty()
+                && !rest.starts_with('/')
+                && rest.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b))
+        });
+        if ok { Ok(()) } else { Err(format!("{url:?} is not a base URL (http://host[:port]/path)")) }
+    }
+);
+
+checked!(
+    /// Seconds, 15-86400: below, one lost packet loses the lease; above, a dead machine holds a token for days.
+    LockSecs(u32),
+    |secs| if (15..=86_400).contains(secs) { Ok(()) } else { Err(format!("{secs} s is not between 15 and 86400")) }
+);
+
+fn is_host_name(name: &str) -> bool {
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    name.len() <= 253 && name.strip_suffix('.').unwrap_or(name).split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn read(text: &str) -> Result<Site, String> {
+        config::parse("context.json", text.as_bytes()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn an_empty_object_is_a_context() {
+        assert_eq!(read("{}").unwrap(), Site::default());
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let site = read(
+            r#"{"syslog": {"server": "log.example.org"},
+                "work": {"topos": {"url": "http://10.0.2.2:8080/4.1", "pool": "mc"}}}"#,
+        )
+        .unwrap();
+        let syslog = site.syslog.unwrap();
+        assert_eq!((*syslog.port.get(), syslog.protocol), (514, Protocol::Tcp));
+        let Work::Topos(topos) = site.work.unwrap();
+        assert_eq!((*topos.lock_secs.get(), topos.results), (300, None));
+    }
+
+    #[test]
+    fn impossible_values_are_refused_with_their_place() {
+        let cases = [
+            (r#"{"hostname": "a b"}"#, "context.json:1: hostname: \"a b\" is not a host name"),
+            (
+                "{\n\"syslog\": {\"server\": \"x\", \"port\": 0}}",
+                "context.json:2: syslog.port: port 0 cannot be reached",
+            ),
+            (
+                r#"{"syslog": {"server": "h", "protocol": "tls"}}"#,
+                "context.json:1: syslog.protocol: unknown variant `tls`, expected `tcp` or `udp`",
+            ),
+            (
+                r#"{"work": {"topos": {"url": "ftp://x", "pool": "p"}}}"#,
+                "context.json:1: work.topos.url: \"ftp://x\" is not a base URL (http://host[:port]/path)",
+            ),
+            (
+                r#"{"work": {"topos": {"url": "http://x", "pool": "../p"}}}"#,
+                "context.json:1: work.topos.pool: \"../p\" is not a pool name (letters, digits, _, - and .)",
+            ),
+            (
+                r#"{"work": {"topos": {"url": "http://x", "pool": "p", "lock_secs": 3}}}"#,
+                "context.json:1: work.topos.lock_secs: 3 s is not between 15 and 86400",
+            ),
+            (
+                r#"{"sylog": {}}"#,
+                "context.json:1: sylog: unknown field `sylog`, expected one of `hostname`, `syslog`, `work`, `limits`",
+            ),
+        ];
+        for (text, complaint) in cases {
+            assert_eq!(read(text).unwrap_err(), complaint, "{text}");
+        }
+    }
+}

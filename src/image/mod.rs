@@ -1,0 +1,3 @@
+//! The image: who made it and what it allows.
+
+pub mod policy;

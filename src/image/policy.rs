@@ -1,0 +1,235 @@
+//! `/etc/ctxinit/image.json`: what the image's builder decided, and what bounds the site's context.
+
+use serde::Deserialize;
+
+use crate::context::site::Work;
+
+/// Where the policy lies in the image.
+pub const PATH: &str = "/etc/ctxinit/image.json";
+
+/// The whole file; unknown keys are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Who the image is.
+    pub image: Identity,
+    /// How the context CD is looked for.
+    #[serde(default)]
+    pub medium: Medium,
+    /// Limits of the site's scripts.
+    #[serde(default)]
+    pub scripts: Scripts,
+    /// Limits of network initialisation.
+    #[serde(default)]
+    pub network: Network,
+    /// The program that does the work, and its limits.
+    pub payload: Payload,
+    /// Where work comes from when the context does not say.
+    #[serde(default)]
+    pub work: Option<Work>,
+    /// MiB that everything written to the image's directories may take; it is kept in memory.
+    #[serde(default = "overlay_mb")]
+    pub overlay_mb: u32,
+}
+
+/// Who the image is, for the log and the report.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The image's constant identity, as in the image list (`dc:identifier`).
+    pub uuid: String,
+    /// Its version (`hv:version`).
+    pub version: String,
+    /// Who vouches for it.
+    #[serde(default)]
+    pub endorser: Option<String>,
+}
+
+/// Whether there has to be a context CD.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Need {
+    /// Without a CD the machine ends.
+    Require,
+    /// Without a CD it goes on uncontextualised.
+    #[default]
+    Optional,
+    /// No CD is looked for.
+    None,
+}
+
+/// How the context CD is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Medium {
+    /// Whether there has to be one.
+    pub need: Need,
+    /// Seconds to wait for one that comes late.
+    pub wait_secs: u32,
+    /// MiB that its files may take in memory.
+    pub size_mb: u32,
+}
+
+impl Default for Medium {
+    fn default() -> Self {
+        // 5 s: a SCSI or IDE drive shows up 0.5-0.7 s after its module, a hot-plugged one after 3.5 s.
+        Self { need: Need::Optional, wait_secs: 5, size_mb: 64 }
+    }
+}
+
+/// Limits of both scripts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scripts {
+    /// Before the network.
+    pub prolog: Script,
+    /// After the network.
+    pub epilog: Script,
+}
+
+/// Limits of one script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Script {
+    /// Seconds after which the script and everything it started is killed.
+    pub timeout_secs: u32,
+    /// What a failure means.
+    pub on_failure: OnFailure,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        // Five minutes: sites' scripts mount file systems and fetch a few packages; nobody's takes longer and is well.
+        Self { timeout_secs: 300, on_failure: OnFailure::Stop }
+    }
+}
+
+/// What a script's failure means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// The machine ends with code 500.
+    #[default]
+    Stop,
+    /// The failure is reported and the boot goes on.
+    Continue,
+}
+
+/// Limits of network initialisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Seconds until an address must be there.
+    pub timeout_secs: u32,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        // A switch port may hold back traffic for 30 s (spanning tree) before the first DHCP packet gets through.
+        Self { timeout_secs: 60 }
+    }
+}
+
+/// The program that works on tokens, and its limits.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payload {
+    /// Absolute path and arguments; never a shell line.
+    pub command: Command,
+    /// MiB of memory for the whole job; swap is never given.
+    #[serde(default = "memory_mb")]
+    pub memory_mb: u32,
+    /// Processes and threads of the whole job.
+    #[serde(default = "pids")]
+    pub pids: u32,
+    /// MiB of the job's own directory.
+    #[serde(default = "scratch_mb")]
+    pub scratch_mb: u32,
+    /// Seconds of wall time for one token.
+    #[serde(default = "wall_secs")]
+    pub wall_secs: u32,
+    /// Seconds between SIGTERM and the end of everything.
+    #[serde(default = "grace_secs")]
+    pub grace_secs: u32,
+}
+
+fn overlay_mb() -> u32 {
+    64
+}
+
+fn memory_mb() -> u32 {
+    256
+}
+
+fn pids() -> u32 {
+    128
+}
+
+fn scratch_mb() -> u32 {
+    64
+}
+
+fn wall_secs() -> u32 {
+    86_400
+}
+
+fn grace_secs() -> u32 {
+    10
+}
+
+/// An absolute path and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub struct Command(Vec<String>);
+
+impl Command {
+    /// The program, an absolute path.
+    pub fn program(&self) -> &str {
+        self.0.first().map_or("", String::as_str)
+    }
+
+    /// Program and arguments.
+    pub fn words(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<String>> for Command {
+    type Error = String;
+
+    fn try_from(words: Vec<String>) -> Result<Self, String> {
+        match words.first() {
+            None => Err("the command is empty".to_owned()),
+            Some(program) if !program.starts_with('/') => Err(format!("{program:?} is not an absolute path")),
+            Some(_) if words.iter().any(|word| word.contains('\0')) => Err("a word holds a NUL".to_owned()),
+            Some(_) => Ok(Self(words)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn read(text: &str) -> Result<Policy, String> {
+        config::parse(PATH, text.as_bytes()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_shortest_policy() {
+        let policy =
+            read(r#"{"image": {"uuid": "u", "version": "1"}, "payload": {"command": ["/bin/work"]}}"#).unwrap();
+        assert_eq!(policy.payload.command.program(), "/bin/work");
+        assert_eq!(policy.scripts.prolog.on_failure, OnFailure::Stop);
+        assert_eq!(policy.medium.need, Need::Optional);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let wrong = read(r#"{"image": {"uuid": "u", "version": "1"}, "payload": {"command": ["work"]}}"#);
+        assert_eq!(wrong.unwrap_err(), "/etc/ctxinit/image.json:1: payload.command: \"work\" is not an absolute path");
+        let wrong = read(r#"{"image": {"uuid": "u", "version": "1"}, "payload": {"command": ["/w"], "memory": 1}}"#);
+        assert!(wrong.unwrap_err().starts_with("/etc/ctxinit/image.json:1: payload.memory: unknown field `memory`"));
+    }
+}

@@ -1,0 +1,3 @@
+//! The network: links, addresses, routes and names.
+
+pub mod dhcp;

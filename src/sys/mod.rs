@@ -1,0 +1,4 @@
+//! The only unsafe code: system calls that no safe wrapper offers, each a few lines and a type.
+#![allow(unsafe_code)]
+
+pub mod process;

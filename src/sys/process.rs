@@ -1,0 +1,243 @@
+//! Processes: fork, exec with a report of what failed, kill and wait by identity.
+//!
+//! Every role is a single-threaded process, so a forked child may allocate and run any code. Each
+//! process waits only for children that it made itself; PID 1 alone drains the rest ([`reap_any`]).
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid};
+use thiserror::Error;
+
+/// A child of this process, known by a descriptor so that its number can never mean somebody else.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By exit(2) with this status.
+    Code(i32),
+    /// By this signal; a plain number, as real-time signals have no name.
+    Signal(i32),
+}
+
+impl Exit {
+    /// Whether it is the success of a script or program.
+    pub fn success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exit {code}"),
+            Self::Signal(number) => match Signal::try_from(number) {
+                Ok(signal) => write!(f, "killed by {signal}"),
+                Err(_) => write!(f, "killed by signal {number}"),
+            },
+        }
+    }
+}
+
+/// Resources of an ended child and its waited-for descendants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// User and system time, microseconds.
+    pub cpu_micros: u64,
+    /// Largest resident set of one process, KiB.
+    pub max_rss_kib: u64,
+}
+
+/// A step of a child's way to its program failed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{stage}: {errno}")]
+pub struct StageError {
+    /// What was being done, `setgroups` or `exec /usr/bin/work`.
+    pub stage: String,
+    /// Why it did not work.
+    pub errno: Errno,
+}
+
+impl StageError {
+    /// For `map_err`.
+    pub fn at(stage: impl Into<String>) -> impl FnOnce(Errno) -> Self {
+        move |errno| Self { stage: stage.into(), errno }
+    }
+}
+
+/// Why a program was not started.
+#[derive(Debug, Error)]
+pub enum SpawnError {
+    /// The parent's side: fork, pipe or pidfd.
+    #[error("cannot start a process: {0}")]
+    Fork(#[source] io::Error),
+    /// The child's side; nothing of the program has run.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+}
+
+/// Forks; the child runs `body` and exits with what it returns.
+///
+/// # Errors
+/// `EBUSY` when this process has a second thread (its locks would be copied in whatever state they are),
+/// else those of fork(2) and pidfd_open(2).
+pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Child> {
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+        return Err(Errno::EBUSY.into());
+    }
+    // SAFETY: this process has one thread (checked above where /proc is mounted; before that, no code has
+    // run that could start one), so the child finds no lock held by a thread that does not exist in it.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => leave(body()),
+        ForkResult::Parent { child } => Ok(Child { pid: child, pidfd: pidfd_open(child)? }),
+    }
+}
+
+/// Forks; the child takes `steps` towards a program. Whatever step fails is reported here, and no program ran.
+///
+/// # Errors
+/// [`SpawnError::Stage`] names the step and its errno.
+pub fn spawn(steps: impl FnOnce() -> Result<Infallible, StageError>) -> Result<Child, SpawnError> {
+    // Closed by a successful exec, so end-of-file means that the program runs.
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
+    let child = fork(|| {
+        let Err(error) = steps();
+        let mut report = (error.errno as i32).to_ne_bytes().to_vec();
+        report.extend_from_slice(error.stage.as_bytes());
+        let _ = File::from(writer).write_all(&report);
+        125
+    })
+    .map_err(SpawnError::Fork)?;
+    let mut report = Vec::new();
+    File::from(reader).read_to_end(&mut report).map_err(SpawnError::Fork)?;
+    let Some((errno, stage)) = report.split_first_chunk::<4>() else { return Ok(child) };
+    child.wait().map_err(SpawnError::Fork)?;
+    Err(StageError {
+        stage: String::from_utf8_lossy(stage).into_owned(),
+        errno: Errno::from_raw(i32::from_ne_bytes(*errno)),
+    }
+    .into())
+}
+
+/// Ends this process at once: no destructor of the parent's copied state runs.
+pub fn leave(code: i32) -> ! {
+    // SAFETY: _exit never returns and touches no memory of ours.
+    unsafe { libc::_exit(code) }
+}
+
+impl Child {
+    /// The process id; valid until [`Child::try_wait`] has returned a status.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends a signal; a child that is gone already is no error.
+    ///
+    /// # Errors
+    /// Those of pidfd_send_signal(2) but ESRCH.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let fd = self.pidfd.as_raw_fd();
+        // SAFETY: fd is an open pidfd, the siginfo may be null, and flags must be 0.
+        let result = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as i32, std::ptr::null::<libc::siginfo_t>(), 0)
+        };
+        match Errno::result(result) {
+            Ok(_) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The status and resources, if the child has ended.
+    ///
+    /// # Errors
+    /// Those of wait4(2); ECHILD means that somebody else took the status, which is a bug.
+    pub fn try_wait(&self) -> io::Result<Option<(Exit, Usage)>> {
+        self.wait4(libc::WNOHANG)
+    }
+
+    /// Waits for the end without a deadline: only for a child that is known to be dying.
+    ///
+    /// # Errors
+    /// As [`Child::try_wait`].
+    pub fn wait(&self) -> io::Result<(Exit, Usage)> {
+        loop {
+            match self.wait4(0) {
+                Ok(Some(end)) => return Ok(end),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn wait4(&self, flags: i32) -> io::Result<Option<(Exit, Usage)>> {
+        let mut status = 0;
+        // SAFETY: rusage is a C struct of integers, for which all zeroes is a value.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: both pointers are to live, writable objects of the types that wait4 fills in.
+        let pid = Errno::result(unsafe { libc::wait4(self.pid.as_raw(), &raw mut status, flags, &raw mut usage) })?;
+        if pid == 0 {
+            return Ok(None);
+        }
+        let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
+        let cpu_micros = micros(usage.ru_utime) + micros(usage.ru_stime);
+        Ok(Some((decode(status), Usage { cpu_micros, max_rss_kib: usage.ru_maxrss as u64 })))
+    }
+}
+
+impl AsFd for Child {
+    /// Readable once the child has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// PID 1's reaper: one child that has ended, whoever made it.
+///
+/// nix's `waitpid` is of no use here: it has no name for real-time signals and loses both the pid and the
+/// status of a process that died of one.
+pub fn reap_any() -> Option<(Pid, Exit)> {
+    let mut status = 0;
+    // SAFETY: the pointer is to a live int.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    (pid > 0).then(|| (Pid::from_raw(pid), decode(status)))
+}
+
+fn decode(status: i32) -> Exit {
+    if libc::WIFSIGNALED(status) { Exit::Signal(libc::WTERMSIG(status)) } else { Exit::Code(libc::WEXITSTATUS(status)) }
+}
+
+fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: the call succeeded, so fd is a new descriptor that nobody else owns; it closes on exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Test threads make the process multi-threaded, which fork refuses; the behaviour of fork, spawn and wait
+    // is tested in tests/process.rs, whose binary has one thread.
+
+    #[test]
+    fn ends_are_told_in_words() {
+        assert_eq!(Exit::Code(3).to_string(), "exit 3");
+        assert_eq!(Exit::Signal(9).to_string(), "killed by SIGKILL");
+        assert_eq!(Exit::Signal(37).to_string(), "killed by signal 37");
+        assert_eq!(decode(0x0300), Exit::Code(3));
+        assert_eq!(decode(37), Exit::Signal(37));
+    }
+}
