@@ -1,1 +1,3 @@
-//! tool
+//! What `ctxtool` does, on the builder's and the site's side; nothing of it is in the guest's program.
+
+pub mod token_server;

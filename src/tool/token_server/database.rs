@@ -1,0 +1,262 @@
+//! The database: one thread that writes, with one commit for all requests that wait; listings read beside it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use super::log_line;
+use super::pools::{Pools, Result, SCHEMA, SCHEMA_VERSION, StoreError};
+
+/// Requests in one commit at most: one fsync is thin enough by then, and the first of them waits for the last.
+const MAX_BATCH: usize = 256;
+
+/// The database is only ever locked by our own writer and its checkpoints, which take milliseconds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a directory's pools could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The directory itself.
+    #[error("{}: {source}", path.display())]
+    Directory {
+        /// What was asked for.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another process holds the lock.
+    #[error("{}: another token server has these pools open", .0.display())]
+    InUse(PathBuf),
+    /// The database.
+    #[error("{}: {source}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: rusqlite::Error,
+    },
+    /// A file that this program did not make, or that a later one did.
+    #[error("{}: layout version {found}, this program knows {SCHEMA_VERSION}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its `user_version`.
+        found: i64,
+    },
+    /// The writing thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// What the writer does for one request, inside the transaction; it gives back how to answer after the commit.
+type Job = Box<dyn FnOnce(&mut Transaction<'_>, i64) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
+
+/// The pools of a directory. Dropping it lets the writer end; see [`Database::open`].
+pub(super) struct Database {
+    jobs: Sender<Job>,
+    path: PathBuf,
+}
+
+impl Database {
+    /// Opens the pools in `dir`, which is made if there is none. The thread ends, with everything written and
+    /// the directory free for another server, once the `Database` is dropped.
+    pub(super) fn open(dir: &Path) -> std::result::Result<(Self, JoinHandle<()>), OpenError> {
+        let hold = hold(dir)?;
+        let path = dir.join("pools.sqlite");
+        let connection = connect(&path)?;
+        let (jobs, queue) = mpsc::channel();
+        let writer = thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || {
+                write(connection, &queue);
+                drop(hold);
+            })
+            .map_err(OpenError::Thread)?;
+        Ok((Self { jobs, path }, writer))
+    }
+
+    /// Does `work` in the writer's transaction; the result comes when it is on the disk.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Pools<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |transaction, now| {
+            // A client that hung up while it waited must not take a token with it.
+            let result =
+                if reply.is_closed() { Err(StoreError::Dropped) } else { in_savepoint(transaction, now, work) };
+            Box::new(move |commit| {
+                // The receiver may be gone by now; the protocol has lock timeouts for that.
+                let _ = reply.send(commit.map_err(StoreError::Commit).and(result));
+            })
+        });
+        self.jobs.send(job).map_err(|_| StoreError::Dropped)?;
+        answer.await.map_err(|_| StoreError::Dropped)?
+    }
+
+    /// Does `work` beside the writer, on what is committed: a long listing delays no claim.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Pools<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let path = self.path.clone();
+        let read = move || {
+            let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            // One snapshot for all statements, so that a count and its rows agree.
+            let snapshot = connection.unchecked_transaction()?;
+            work(&Pools { db: &snapshot, now: now() })
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|_| StoreError::Dropped)?
+    }
+}
+
+/// Makes `dir` and locks it for this process; the kernel lets go however the process ends.
+fn hold(dir: &Path) -> std::result::Result<Flock<File>, OpenError> {
+    let failed = |source| OpenError::Directory { path: dir.to_owned(), source };
+    fs::create_dir_all(dir).map_err(failed)?;
+    let handle = File::open(dir).map_err(failed)?;
+    Flock::lock(handle, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => OpenError::InUse(dir.to_owned()),
+        errno => failed(errno.into()),
+    })
+}
+
+fn connect(path: &Path) -> std::result::Result<Connection, OpenError> {
+    let failed = |source| OpenError::Database { path: path.to_owned(), source };
+    let mut db = Connection::open(path).map_err(failed)?;
+    db.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    db.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    // In WAL mode only FULL syncs at every commit; NORMAL may lose the last ones with the power.
+    db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    // More than there are statements, so that none is ever parsed twice.
+    db.set_prepared_statement_cache_capacity(64);
+    match db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)? {
+        SCHEMA_VERSION => return Ok(db),
+        0 => {}
+        found => return Err(OpenError::Version { path: path.to_owned(), found }),
+    }
+    let transaction = db.transaction().map_err(failed)?;
+    transaction.execute_batch(SCHEMA).map_err(failed)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
+    transaction.commit().map_err(failed)?;
+    Ok(db)
+}
+
+/// The writer's life: whatever has queued up while the last commit was on its way to the disk is the next one.
+fn write(mut db: Connection, queue: &Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let batch: Vec<Job> = std::iter::once(first).chain(queue.try_iter().take(MAX_BATCH - 1)).collect();
+        match db.transaction_with_behavior(TransactionBehavior::Immediate) {
+            Ok(mut transaction) => {
+                let now = now();
+                let answers: Vec<Answer> = batch.into_iter().map(|job| job(&mut transaction, now)).collect();
+                let outcome = transaction.commit().map_err(|error| error.to_string());
+                answers.into_iter().for_each(|answer| answer(outcome.clone()));
+            }
+            // The clients of the dropped jobs learn it: the receiving end of a dropped reply fails.
+            Err(error) => log_line(&format!("pools.sqlite: begin: {error}")),
+        }
+    }
+}
+
+/// One request's failure must undo that request and no other of the batch.
+fn in_savepoint<T>(
+    transaction: &mut Transaction<'_>,
+    now: i64,
+    work: impl FnOnce(&Pools<'_>) -> Result<T>,
+) -> Result<T> {
+    let savepoint = transaction.savepoint()?;
+    let result = work(&Pools { db: &savepoint, now })?;
+    savepoint.commit()?;
+    Ok(result)
+}
+
+/// Unix seconds.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn pools_outlive_the_server_and_have_one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let pools = dir.path().join("new");
+        let (database, writer) = Database::open(&pools).unwrap();
+        block_on(database.write(|pools| pools.add("p", "text/plain", ["a"]))).unwrap();
+        let Err(error) = Database::open(&pools) else { panic!("two servers on one directory") };
+        assert_eq!(error.to_string(), format!("{}: another token server has these pools open", pools.display()));
+        drop(database);
+        writer.join().unwrap();
+        let (database, _) = Database::open(&pools).unwrap();
+        assert_eq!(block_on(database.read(|pools| pools.counts("p"))).unwrap(), (1, 0));
+    }
+
+    #[test]
+    fn a_failed_request_undoes_itself_and_not_its_neighbours() {
+        let dir = tempfile::tempdir().unwrap();
+        let (database, _) = Database::open(dir.path()).unwrap();
+        let fails = database.write(|pools| {
+            pools.add("p", "text/plain", ["half"])?;
+            Err::<(), _>(StoreError::Dropped)
+        });
+        let works = database.write(|pools| pools.add("p", "text/plain", ["whole"]));
+        let (fails, works) = block_on(async { tokio::join!(fails, works) });
+        assert!(fails.is_err());
+        works.unwrap();
+        assert_eq!(block_on(database.read(|pools| pools.counts("p"))).unwrap(), (1, 0));
+    }
+
+    #[test]
+    fn who_hung_up_while_waiting_gets_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (database, writer) = Database::open(dir.path()).unwrap();
+        block_on(async {
+            // Keeps the writer busy until the second request has been given up.
+            let (begin, busy) = mpsc::channel::<()>();
+            let slow = database.write(move |_| {
+                let _ = busy.recv();
+                Ok(())
+            });
+            let given_up = async {
+                let mut add = Box::pin(database.write(|pools| pools.add("p", "text/plain", ["a"])));
+                tokio::select! { biased; _ = &mut add => panic!("answered"), () = std::future::ready(()) => {} }
+                drop(add);
+                drop(begin);
+            };
+            let (slow, ()) = tokio::join!(slow, given_up);
+            slow.unwrap();
+        });
+        let counts = block_on(database.read(|pools| pools.counts("p")));
+        drop(database);
+        writer.join().unwrap();
+        assert_eq!(counts.unwrap(), (0, 0));
+    }
+
+    #[test]
+    fn the_file_of_a_later_version_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pools.sqlite");
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+        let Err(error) = Database::open(dir.path()) else { panic!("opened") };
+        assert_eq!(error.to_string(), format!("{}: layout version 7, this program knows 1", path.display()));
+    }
+}

@@ -1,0 +1,166 @@
+//! HTTP: who answers which request. The answers are in `single.rs` and `directories.rs`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::header::{self, HeaderMap, HeaderName};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::database::Database;
+use super::directories::{delete_locks, delete_tokens, list_locks, list_pool, list_tokens, post_tokens, progress};
+use super::log_line;
+use super::pools::StoreError;
+use super::random::{hex, random};
+use super::reply::{Refusal, page, pointer, refuse, set};
+use super::request::{Format, PAGE, Params, Resource, best, resource};
+use super::single::{delete_lock, delete_token, get_lock, get_token, next_token, put_token};
+
+/// The original called tokens of 10 MB critical; a body is held in memory whole.
+const MAX_BODY: usize = 16 << 20;
+
+const LOCK_URL: HeaderName = HeaderName::from_static("x-topos-lockurl");
+const LOCK_TOKEN: HeaderName = HeaderName::from_static("x-topos-opaquelocktoken");
+
+pub(super) type Outcome = Result<Response, Refusal>;
+
+pub(super) struct Server {
+    pub(super) database: Database,
+    /// For clients that say no `Host`.
+    pub(super) address: SocketAddr,
+    /// Whether each request is logged, not only those that failed through the server's fault.
+    pub(super) verbose: bool,
+}
+
+pub(super) fn router(server: Arc<Server>) -> Router {
+    Router::new().fallback(serve).with_state(server)
+}
+
+async fn serve(
+    State(server): State<Arc<Server>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let began = Instant::now();
+    let asked = format!("{peer} {} {}", request.method(), request.uri());
+    let mut response = answer(&server, request).await.unwrap_or_else(|refusal| {
+        if refusal.0.is_server_error() {
+            log_line(&format!("{asked}: {}", refusal.1));
+        }
+        refusal.into_response()
+    });
+    // A squid between a site and this server must never answer for it.
+    set(&mut response, header::CACHE_CONTROL, "no-cache");
+    if server.verbose {
+        log_line(&format!("{asked} {} {} ms", response.status().as_u16(), began.elapsed().as_millis()));
+    }
+    response
+}
+
+/// A request, read.
+pub(super) struct Ask<'a> {
+    pub(super) server: &'a Server,
+    pub(super) params: Params,
+    pub(super) headers: HeaderMap,
+    /// Path and query as they came.
+    pub(super) uri: String,
+    /// `http://host:port/4.1`.
+    pub(super) base: String,
+}
+
+impl Ask<'_> {
+    pub(super) fn header(&self, name: HeaderName) -> Option<String> {
+        self.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    }
+
+    pub(super) fn accept(&self) -> String {
+        self.header(header::ACCEPT).unwrap_or_default()
+    }
+
+    pub(super) fn token_url(&self, pool: &str, id: i64) -> String {
+        format!("{}/pools/{pool}/tokens/{id}", self.base)
+    }
+
+    pub(super) fn set_lock(&self, response: &mut Response, pool: &str, uuid: &str) {
+        set(response, LOCK_URL, &format!("{}/pools/{pool}/locks/{uuid}", self.base));
+        set(response, LOCK_TOKEN, &format!("opaquelocktoken:{uuid}"));
+    }
+}
+
+async fn answer(server: &Server, request: Request) -> Outcome {
+    let (parts, body) = request.into_parts();
+    let Some(resource) = resource(parts.uri.path()) else {
+        return refuse(StatusCode::NOT_FOUND, format!("There is no {}", parts.uri.path()));
+    };
+    let params = Params::parse(parts.uri.query().unwrap_or_default().as_bytes());
+    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    let ask = Ask {
+        server,
+        base: format!("http://{}/4.1", host.unwrap_or_else(|| server.address.to_string())),
+        uri: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+        headers: parts.headers,
+        params,
+    };
+    let override_by = (parts.method == Method::POST).then(|| ask.params.text("http_method")).flatten();
+    let method = override_by.unwrap_or_else(|| parts.method.to_string());
+    // A HEAD does whatever the GET does, claims and renewals too; hyper leaves the body out.
+    let verb = if method == "HEAD" { "GET" } else { method.as_str() };
+    match (verb, resource) {
+        (_, Resource::Unslashed) => unslashed(&ask),
+        (_, Resource::Pools) => refuse(StatusCode::FORBIDDEN, "The names of pools are not told"),
+        ("GET", Resource::Root) => root(),
+        ("GET", Resource::NewPool) => new_pool(&ask),
+        ("GET", Resource::NextToken(pool)) => next_token(&ask, pool.get()).await,
+        ("PUT", Resource::NextToken(pool)) => put_token(&ask, pool.get(), body).await,
+        ("GET", Resource::Token(pool, id)) => get_token(&ask, pool.get(), id).await,
+        ("DELETE", Resource::Token(pool, id)) => delete_token(&ask, pool.get(), id).await,
+        ("GET", Resource::Lock(uuid)) => get_lock(&ask, uuid).await,
+        ("DELETE", Resource::Lock(uuid)) => delete_lock(&ask, uuid).await,
+        ("GET", Resource::Locks(pool)) => list_locks(&ask, pool.get()).await,
+        ("DELETE", Resource::Locks(pool)) => delete_locks(&ask, pool.get()).await,
+        ("GET", Resource::Tokens(pool)) => list_tokens(&ask, pool.get()).await,
+        ("POST", Resource::Tokens(pool)) => post_tokens(&ask, pool.get(), body).await,
+        ("DELETE", Resource::Tokens(pool) | Resource::Pool(pool)) => delete_tokens(&ask, pool.get()).await,
+        ("GET", Resource::Pool(pool)) => list_pool(&ask, pool.get()).await,
+        ("GET", Resource::Progress(pool)) => progress(&ask, pool.get()).await,
+        _ => refuse(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for {}", ask.uri)),
+    }
+}
+
+fn unslashed(ask: &Ask<'_>) -> Outcome {
+    let (path, query) = ask.uri.split_once('?').map_or((ask.uri.as_str(), None), |(p, q)| (p, Some(q)));
+    let root = ask.base.strip_suffix("/4.1").unwrap_or(&ask.base);
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    let url = format!("{root}{path}/{query}");
+    Ok(pointer(StatusCode::MOVED_PERMANENTLY, Format::Xhtml, "Moved permanently", &url))
+}
+
+fn root() -> Outcome {
+    Ok(page(StatusCode::OK, "ToPoS 4.1", "<p>A token pool server. <a href=\"newPool\">New pool</a></p>"))
+}
+
+fn new_pool(ask: &Ask<'_>) -> Outcome {
+    let name = hex(&random::<12>().map_err(StoreError::from)?);
+    let url = format!("{}/pools/{name}/", ask.base);
+    Ok(pointer(StatusCode::SEE_OTHER, best(&ask.accept(), PAGE), "New pool", &url))
+}
+
+/// The whole body, unless it is too large.
+pub(super) async fn whole(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
+    let too_large = || Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("More than {MAX_BODY} bytes"));
+    let said = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    // Before any of it is read, so that the client is told while it can still hear.
+    if said.is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(too_large());
+    }
+    let mut request = Request::new(body);
+    DefaultBodyLimit::max(MAX_BODY).apply(&mut request);
+    Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+        status => Refusal(status, rejection.body_text()),
+    })
+}
