@@ -26,9 +26,13 @@ impl Server {
         Self { child, port: port.parse().unwrap() }
     }
 
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
     /// Sends a signal and returns how the server ended.
     pub fn end(mut self, signal: Signal) -> std::process::ExitStatus {
-        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+        self.signal(signal);
         self.child.wait().unwrap()
     }
 
