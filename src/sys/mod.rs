@@ -1,4 +1,6 @@
 //! The only unsafe code: system calls that no safe wrapper offers, each a few lines and a type.
 #![allow(unsafe_code)]
 
+pub mod packet;
 pub mod process;
+pub mod random;
