@@ -1,3 +1,4 @@
 //! The network: links, addresses, routes and names.
 
 pub mod dhcp;
+pub mod names;

@@ -1,0 +1,193 @@
+//! Names: the texts of /etc/resolv.conf and /etc/hosts, and the machine's own name.
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::dhcp::Lease;
+use crate::context::site::Hostname;
+
+/// What libcs read (MAXNS); more would only be an illusion.
+const MAX_SERVERS: usize = 3;
+/// HOST_NAME_MAX of Linux.
+const MAX_HOSTNAME: usize = 64;
+
+/// A file could not be replaced.
+#[derive(Debug, Error)]
+#[error("{path}: {step}: {source}")]
+pub struct WriteError {
+    /// The file, or the temporary one beside it.
+    pub path: PathBuf,
+    /// What was being done.
+    pub step: &'static str,
+    /// Why it did not work.
+    pub source: io::Error,
+}
+
+/// The text of /etc/resolv.conf for `lease`.
+pub fn resolv_conf(lease: &Lease) -> String {
+    let mut text = String::from("# Made by ctxinit from a DHCP lease.\n");
+    if let Some(domain) = &lease.domain {
+        let _ = writeln!(text, "search {domain}");
+    }
+    for server in lease.dns.iter().take(MAX_SERVERS) {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    text
+}
+
+/// Puts `text` in the place of `path`, in one step for every reader.
+///
+/// A symbolic link at `path` is itself replaced: images let /etc/resolv.conf point at the file of a resolver
+/// that does not run here, or at one outside the file system that is being set up.
+///
+/// # Errors
+/// [`WriteError`] names the file and the step; `path` is then as it was.
+pub fn replace_file(path: &Path, text: &str) -> Result<(), WriteError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".ctxinit");
+    let temporary = PathBuf::from(temporary);
+    let failed = |path: &Path, step| {
+        let path = path.to_owned();
+        move |source| WriteError { path, step, source }
+    };
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&temporary, "remove")(error)),
+        _ => {}
+    }
+    // Created anew, so that nothing that was put there is followed or written through.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&temporary)
+        .map_err(failed(&temporary, "create"))?;
+    file.write_all(text.as_bytes())
+        // Whatever the umask is, every user of the machine resolves names.
+        .and_then(|()| file.set_permissions(Permissions::from_mode(0o644)))
+        .map_err(failed(&temporary, "write"))?;
+    fs::rename(&temporary, path).map_err(failed(path, "replace"))
+}
+
+/// The servers in the text of a resolv.conf (resolv.conf(5)); an address with a zone (`fe80::1%eth0`) is left out.
+pub fn nameservers(resolv_conf: &str) -> Vec<IpAddr> {
+    let value = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next())?.and_then(|word| word.parse().ok())
+    };
+    resolv_conf.lines().filter_map(value).take(MAX_SERVERS).collect()
+}
+
+/// The addresses of `name` in the text of a hosts file (hosts(5)), in its order.
+pub fn hosts_addresses(hosts: &str, name: &str) -> Vec<IpAddr> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let mut addresses = Vec::new();
+    for line in hosts.lines() {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_ascii_whitespace();
+        let Some(address) = words.next().and_then(|word| word.parse().ok()) else { continue };
+        if words.any(|word| word.eq_ignore_ascii_case(name)) && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+/// A name that the kernel takes from one that somebody gave: a longer one is cut at its first dot.
+pub fn hostname(given: &str) -> Option<Hostname> {
+    let name = given.strip_suffix('.').unwrap_or(given);
+    let short = name.split('.').next().unwrap_or_default();
+    let name = if name.len() > MAX_HOSTNAME { short } else { name };
+    // An address is made of valid labels, but is nobody's name.
+    if name.parse::<IpAddr>().is_ok() {
+        return None;
+    }
+    Hostname::try_from(name.to_owned()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolv_conf_is_made_and_read_back() {
+        let mut lease = super::super::dhcp::samples::lease();
+        let text = resolv_conf(&lease);
+        assert_eq!(
+            text,
+            "# Made by ctxinit from a DHCP lease.\nsearch grid.example.org\nnameserver 10.0.0.53\nnameserver 10.0.0.54\n"
+        );
+        assert_eq!(nameservers(&text), lease.dns);
+        (lease.domain, lease.dns) = (None, Vec::new());
+        assert_eq!(resolv_conf(&lease), "# Made by ctxinit from a DHCP lease.\n");
+    }
+
+    #[test]
+    fn resolv_conf_is_read() {
+        let text = "; old\n# nameserver 9.9.9.9\nsearch x.org\nnameserver 10.0.0.53\n nameserver\t2001:db8::1 \n\
+                    nameserver fe80::1%eth0\nnameserver bad\nnameserver\nnameservers 1.1.1.1\n\
+                    nameserver 1.1.1.1\nnameserver 2.2.2.2\n";
+        let expected: Vec<IpAddr> = ["10.0.0.53", "2001:db8::1", "1.1.1.1"].map(|a| a.parse().unwrap()).to_vec();
+        assert_eq!(nameservers(text), expected);
+        assert!(nameservers("").is_empty());
+    }
+
+    #[test]
+    fn hosts_are_read() {
+        let text = "127.0.0.1 localhost # Pool.example.org\n10.1.2.3\tpool.example.org pool\n\
+                    bad pool\n10.1.2.3 pool\n2001:db8::7 POOL # six\n#10.9.9.9 pool\n10.2.2.2";
+        let of = |name: &str| hosts_addresses(text, name).iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        assert_eq!(of("pool"), ["10.1.2.3", "2001:db8::7"]);
+        assert_eq!(of("Pool.Example.org."), ["10.1.2.3"]);
+        assert_eq!(of("localhost"), ["127.0.0.1"]);
+        assert!(of("example.org").is_empty());
+        assert!(of("10.2.2.2").is_empty());
+        assert!(of("").is_empty());
+    }
+
+    #[test]
+    fn hostnames_fit_the_kernel() {
+        let label = "n".repeat(63);
+        let long = format!("{label}.grid.example.org");
+        let longest = format!("{}.x", "n".repeat(62));
+        for (given, expected) in [
+            ("wn-7", Some("wn-7")),
+            ("wn-7.example.org.", Some("wn-7.example.org")),
+            (long.as_str(), Some(label.as_str())),
+            (longest.as_str(), Some(longest.as_str())),
+            ("", None),
+            (".", None),
+            ("wn_7", None),
+            ("a b", None),
+            ("-a", None),
+            ("10.0.0.1", None),
+            ("a\nnameserver 6.6.6.6", None),
+        ] {
+            assert_eq!(hostname(given).map(|name| name.to_string()).as_deref(), expected, "{given:?}");
+        }
+        assert_eq!(hostname(&"n".repeat(65)), None);
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_a_link_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, target) = (directory.path().join("resolv.conf"), directory.path().join("stub"));
+        fs::write(&target, "stub\n").unwrap();
+        std::os::unix::fs::symlink("stub", &path).unwrap();
+        fs::write(directory.path().join("resolv.conf.ctxinit"), "left by a crash, and longer than the new\n").unwrap();
+        replace_file(&path, "new\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "stub\n");
+        assert!(!path.is_symlink());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else is left");
+
+        let error = replace_file(&directory.path().join("none/resolv.conf"), "").unwrap_err();
+        assert!(error.to_string().contains("none/resolv.conf.ctxinit: create: "), "{error}");
+    }
+}
