@@ -1,0 +1,340 @@
+//! Links, IPv4 addresses and routes over rtnetlink.
+//!
+//! One plain socket, no thread: neli's router would start one, and a process with two threads may not fork.
+//! The kernel puts its answer into the socket before the request returns, so no read here waits.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use neli::consts::nl::NlmF;
+use neli::consts::rtnl::{Ifa, Iff, Ifla, RtAddrFamily, RtScope, RtTable, Rta, Rtm, RtmF, Rtn, Rtprot};
+use neli::consts::socket::NlFamily;
+use neli::err::SocketError;
+use neli::nl::{NlPayload, NlmsghdrBuilder};
+use neli::rtnl::{
+    Ifaddrmsg, IfaddrmsgBuilder, Ifinfomsg, IfinfomsgBuilder, RtAttrHandle, Rtattr, RtattrBuilder, Rtmsg, RtmsgBuilder,
+};
+use neli::socket::synchronous::NlSocketHandle;
+use neli::types::{Buffer, RtBuffer};
+use neli::utils::Groups;
+use neli::{FromBytesWithInput, Size, ToBytes};
+use thiserror::Error;
+
+use super::dhcp::{Mac, Route};
+
+/// RTPROT_DHCP: marks the routes that are ours to change. neli has no name for it.
+const BY_DHCP: u8 = 16;
+/// RTNH_F_ONLINK: the gateway is a neighbour, whatever the addresses say. neli and libc have no name for it.
+const ONLINK: u32 = 4;
+
+/// An interface could not be read or changed.
+#[derive(Debug, Error)]
+#[error("{link}: {operation}: {source}")]
+pub struct LinkError {
+    /// Name of the interface, or `netlink`.
+    pub link: String,
+    /// What was being done.
+    pub operation: String,
+    /// The kernel's answer.
+    pub source: io::Error,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// `eth0`.
+    pub name: String,
+    /// Its address, where that has six bytes.
+    pub mac: Option<Mac>,
+    /// ARPHRD_*: 1 is Ethernet, 772 the loopback.
+    pub kind: u16,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Whether it is on, has a carrier and takes packets (IFF_RUNNING).
+    pub running: bool,
+}
+
+impl Link {
+    fn failed(&self, operation: impl Into<String>) -> impl FnOnce(io::Error) -> LinkError {
+        let (link, operation) = (self.name.clone(), operation.into());
+        move |source| LinkError { link, operation, source }
+    }
+
+    fn number(&self) -> i32 {
+        self.index as i32
+    }
+}
+
+/// A connection to the kernel's routing tables. Changes need CAP_NET_ADMIN.
+pub struct Netlink(NlSocketHandle);
+
+impl Netlink {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Those of socket(2) and bind(2).
+    pub fn connect() -> Result<Self, LinkError> {
+        NlSocketHandle::connect(NlFamily::Route, None, Groups::empty()).map(Self).map_err(|error| LinkError {
+            link: "netlink".to_owned(),
+            operation: "connect".to_owned(),
+            source: plain(error),
+        })
+    }
+
+    /// All interfaces, in the kernel's order.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn links(&self) -> Result<Vec<Link>, LinkError> {
+        let request = IfinfomsgBuilder::default().ifi_family(RtAddrFamily::Unspecified).build();
+        let found = request.map_err(io::Error::other).and_then(|request| self.dump(Rtm::Getlink, request));
+        let found = found.map_err(|source| LinkError {
+            link: "netlink".to_owned(),
+            operation: "list links".to_owned(),
+            source,
+        })?;
+        Ok(found.iter().map(link).collect())
+    }
+
+    /// Switches `link` on.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn up(&self, link: &Link) -> Result<(), LinkError> {
+        let request = IfinfomsgBuilder::default().ifi_family(RtAddrFamily::Unspecified).ifi_index(link.number()).up();
+        let request = request.build().map_err(io::Error::other);
+        request.and_then(|request| self.change(Rtm::Newlink, NlmF::empty(), request)).map_err(link.failed("set up"))
+    }
+
+    /// Sets the largest packet of `link`, bytes.
+    ///
+    /// # Errors
+    /// Those of the kernel: `EINVAL` beyond what the device can do.
+    pub fn set_mtu(&self, link: &Link, mtu: u16) -> Result<(), LinkError> {
+        let request = || {
+            let attributes = [attribute(Ifla::Mtu, &u32::from(mtu).to_ne_bytes())?].into_iter().collect();
+            let request = IfinfomsgBuilder::default()
+                .ifi_family(RtAddrFamily::Unspecified)
+                .ifi_index(link.number())
+                .rtattrs(attributes);
+            self.change(Rtm::Newlink, NlmF::empty(), request.build().map_err(io::Error::other)?)
+        };
+        request().map_err(link.failed(format!("set MTU {mtu}")))
+    }
+
+    /// IPv4 addresses of `link` with the lengths of their prefixes.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn addresses(&self, link: &Link) -> Result<Vec<(Ipv4Addr, u8)>, LinkError> {
+        let request = address_request(link, 0, RtBuffer::new());
+        let found = request.and_then(|request| self.dump(Rtm::Getaddr, request));
+        // Without strict checking, which old kernels lack, the dump is of all links.
+        Ok(found
+            .map_err(link.failed("list addresses"))?
+            .iter()
+            .filter(|found: &&Ifaddrmsg| *found.ifa_index() == link.index)
+            .filter_map(|found| {
+                let handle = found.rtattrs().get_attr_handle();
+                Some((address(&handle, Ifa::Local)?, *found.ifa_prefixlen()))
+            })
+            .collect())
+    }
+
+    /// Gives `link` an address; one that it has already is no error.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn add_address(&self, link: &Link, address: Ipv4Addr, prefix: u8) -> Result<(), LinkError> {
+        self.change_address(Rtm::Newaddr, NlmF::CREATE | NlmF::REPLACE, link, address, prefix)
+            .map_err(link.failed(format!("add address {address}/{prefix}")))
+    }
+
+    /// Takes an address from `link`, and with it the routes that were made for it.
+    ///
+    /// # Errors
+    /// Those of the kernel: `EADDRNOTAVAIL` if it is not there.
+    pub fn remove_address(&self, link: &Link, address: Ipv4Addr, prefix: u8) -> Result<(), LinkError> {
+        self.change_address(Rtm::Deladdr, NlmF::empty(), link, address, prefix)
+            .map_err(link.failed(format!("remove address {address}/{prefix}")))
+    }
+
+    fn change_address(&self, kind: Rtm, flags: NlmF, link: &Link, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+        let mut attributes = RtBuffer::new();
+        attributes.push(attribute(Ifa::Local, &address.octets())?);
+        attributes.push(attribute(Ifa::Address, &address.octets())?);
+        if (1..31).contains(&prefix) {
+            let broadcast = address.to_bits() | u32::MAX >> prefix;
+            attributes.push(attribute(Ifa::Broadcast, &broadcast.to_be_bytes())?);
+        }
+        self.change(kind, flags, address_request(link, prefix, attributes)?)
+    }
+
+    /// The routes over `link` that [`Netlink::add_route`] made.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn routes(&self, link: &Link) -> Result<Vec<Route>, LinkError> {
+        let request = route_request(0, RtScope::Universe, RtmF::empty(), RtBuffer::new());
+        let found = request.and_then(|request| self.dump(Rtm::Getroute, request));
+        Ok(found.map_err(link.failed("list routes"))?.iter().filter_map(|found| route(found, link)).collect())
+    }
+
+    /// Adds a route over `link` for packets from `source`, or changes the one to the same destination.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn add_route(&self, link: &Link, route: &Route, source: Ipv4Addr) -> Result<(), LinkError> {
+        self.change_route(Rtm::Newroute, NlmF::CREATE | NlmF::REPLACE, link, route, Some(source))
+            .map_err(link.failed(format!("add route {}", words(route))))
+    }
+
+    /// Removes a route of [`Netlink::routes`].
+    ///
+    /// # Errors
+    /// Those of the kernel: `ESRCH` if it is not there.
+    pub fn remove_route(&self, link: &Link, route: &Route) -> Result<(), LinkError> {
+        self.change_route(Rtm::Delroute, NlmF::empty(), link, route, None)
+            .map_err(link.failed(format!("remove route {}", words(route))))
+    }
+
+    fn change_route(
+        &self,
+        kind: Rtm,
+        flags: NlmF,
+        link: &Link,
+        route: &Route,
+        source: Option<Ipv4Addr>,
+    ) -> io::Result<()> {
+        let mut attributes = RtBuffer::new();
+        attributes.push(attribute(Rta::Dst, &route.destination.octets())?);
+        attributes.push(attribute(Rta::Oif, &link.index.to_ne_bytes())?);
+        if let Some(gateway) = route.gateway {
+            attributes.push(attribute(Rta::Gateway, &gateway.octets())?);
+        }
+        if let Some(source) = source {
+            attributes.push(attribute(Rta::Prefsrc, &source.octets())?);
+        }
+        let scope = if route.gateway.is_some() { RtScope::Universe } else { RtScope::Link };
+        // A router of a lease is on this link even where the prefix does not say so: clouds give out /32.
+        let on_link = if route.gateway.is_some() { RtmF::from_bits_retain(ONLINK) } else { RtmF::empty() };
+        self.change(kind, flags, route_request(route.prefix, scope, on_link, attributes)?)
+    }
+
+    fn change<P: Size + ToBytes + std::fmt::Debug>(&self, kind: Rtm, flags: NlmF, request: P) -> io::Result<()> {
+        self.ask::<P, Buffer>(kind, flags | NlmF::ACK, request).map(drop)
+    }
+
+    fn dump<P>(&self, kind: Rtm, request: P) -> io::Result<Vec<P>>
+    where
+        P: Size + ToBytes + FromBytesWithInput<Input = usize> + Clone + std::fmt::Debug,
+    {
+        self.ask(kind, NlmF::DUMP, request)
+    }
+
+    /// Sends a request and takes the answers up to the acknowledgement or the end of the dump.
+    fn ask<P, R>(&self, kind: Rtm, flags: NlmF, request: P) -> io::Result<Vec<R>>
+    where
+        P: Size + ToBytes + std::fmt::Debug,
+        R: Size + FromBytesWithInput<Input = usize> + Clone + std::fmt::Debug,
+    {
+        let message = NlmsghdrBuilder::default()
+            .nl_type(kind)
+            .nl_flags(flags | NlmF::REQUEST)
+            .nl_payload(NlPayload::Payload(request))
+            .build()
+            .map_err(io::Error::other)?;
+        self.0.send(&message).map_err(plain)?;
+        let mut answers = Vec::new();
+        loop {
+            let (messages, _) = self.0.recv::<u16, R>().map_err(plain)?;
+            for message in messages {
+                match message.map_err(plain)?.nl_payload() {
+                    NlPayload::Payload(answer) => answers.push(answer.clone()),
+                    NlPayload::Err(error) => return Err(io::Error::from_raw_os_error(-error.error())),
+                    NlPayload::Ack(_) | NlPayload::DumpExtAck(_) | NlPayload::Empty => return Ok(answers),
+                }
+            }
+        }
+    }
+}
+
+fn address_request(link: &Link, prefix: u8, attributes: RtBuffer<Ifa, Buffer>) -> io::Result<Ifaddrmsg> {
+    let request = IfaddrmsgBuilder::default()
+        .ifa_family(RtAddrFamily::Inet)
+        .ifa_prefixlen(prefix)
+        .ifa_scope(RtScope::Universe)
+        .ifa_index(link.index)
+        .rtattrs(attributes);
+    request.build().map_err(io::Error::other)
+}
+
+fn route_request(prefix: u8, scope: RtScope, flags: RtmF, attributes: RtBuffer<Rta, Buffer>) -> io::Result<Rtmsg> {
+    let request = RtmsgBuilder::default()
+        .rtm_family(RtAddrFamily::Inet)
+        .rtm_dst_len(prefix)
+        .rtm_src_len(0)
+        .rtm_tos(0)
+        .rtm_table(RtTable::Main)
+        .rtm_protocol(Rtprot::from(BY_DHCP))
+        .rtm_scope(scope)
+        .rtm_type(Rtn::Unicast)
+        .rtm_flags(flags)
+        .rtattrs(attributes);
+    request.build().map_err(io::Error::other)
+}
+
+fn link(found: &Ifinfomsg) -> Link {
+    let handle = found.rtattrs().get_attr_handle();
+    let name = bytes(&handle, Ifla::Ifname).unwrap_or_default();
+    Link {
+        index: *found.ifi_index() as u32,
+        name: String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name)).into_owned(),
+        mac: bytes(&handle, Ifla::Address).and_then(|bytes| bytes.try_into().ok()),
+        kind: (*found.ifi_type()).into(),
+        up: found.ifi_flags().contains(Iff::UP),
+        running: found.ifi_flags().contains(Iff::RUNNING),
+    }
+}
+
+fn route(found: &Rtmsg, link: &Link) -> Option<Route> {
+    let handle = found.rtattrs().get_attr_handle();
+    let ours = *found.rtm_table() == RtTable::Main
+        && *found.rtm_protocol() == Rtprot::from(BY_DHCP)
+        && bytes(&handle, Rta::Oif) == Some(&link.index.to_ne_bytes());
+    ours.then(|| Route {
+        destination: address(&handle, Rta::Dst).unwrap_or(Ipv4Addr::UNSPECIFIED),
+        prefix: *found.rtm_dst_len(),
+        gateway: address(&handle, Rta::Gateway),
+    })
+}
+
+fn words(route: &Route) -> String {
+    let Route { destination, prefix, gateway } = route;
+    let via = gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+    format!("{destination}/{prefix}{via}")
+}
+
+fn attribute<T: neli::consts::rtnl::RtaType>(kind: T, value: &[u8]) -> io::Result<Rtattr<T, Buffer>> {
+    RtattrBuilder::default().rta_type(kind).rta_payload(value).build().map_err(io::Error::other)
+}
+
+fn bytes<'a, T: neli::consts::rtnl::RtaType>(handle: &'a RtAttrHandle<'_, T>, kind: T) -> Option<&'a [u8]> {
+    handle.get_attribute(kind).map(|attribute| attribute.rta_payload().as_ref())
+}
+
+fn address<T: neli::consts::rtnl::RtaType>(handle: &RtAttrHandle<'_, T>, kind: T) -> Option<Ipv4Addr> {
+    bytes(handle, kind)?.try_into().ok().map(|octets: [u8; 4]| octets.into())
+}
+
+fn plain(error: SocketError) -> io::Error {
+    match error {
+        // Behind a reference count, so what matters of it is copied.
+        SocketError::Io(error) => {
+            error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+        }
+        error => io::Error::other(error),
+    }
+}
