@@ -1,11 +1,13 @@
 //! The network: links, addresses, routes and names.
 //!
 //! What changes the machine runs in the agent as root ([`links`], [`apply`]) and takes typed values only; what
-//! parses packets ([`dhcp::run`]) needs no privilege.
+//! parses packets ([`dhcp::run`], [`resolver`]) needs no privilege.
 
 pub mod dhcp;
+mod dns;
 pub mod links;
 pub mod names;
+pub mod resolver;
 
 use std::thread;
 use std::time::Duration;
