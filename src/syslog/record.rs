@@ -181,6 +181,11 @@ fn push_data(out: &mut Vec<u8>, record: &Record<'_>, number: u64) {
 /// Control characters and bytes that are no UTF-8 become `#ooo` in octal. That is how rsyslog would write them,
 /// so a site sees one style; with backslashes, the paths and JSON in the text would have to be doubled.
 fn push_text(out: &mut Vec<u8>, text: &[u8], whole: Option<usize>, end: usize) {
+    // Nearly every line is of this kind, and a flood of them is to cost little.
+    if whole.is_none() && out.len() + text.len() <= end && text.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        out.extend_from_slice(text);
+        return;
+    }
     let mut kept = out.len();
     let mut full = false;
     'text: for chunk in text.utf8_chunks() {
