@@ -22,6 +22,7 @@ use ctxinit::agent::protocol::{FromLogger, Record, ToLogger};
 use ctxinit::clock::Deadline;
 use ctxinit::syslog::collect::Sources;
 use nix::sched::{CloneFlags, unshare};
+use nix::time::{ClockId, clock_gettime};
 
 /// Longer than any pause between the tries that a test provokes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Machine {
     dir: tempfile::TempDir,
     control: Channel,
-    role: JoinHandle<i32>,
+    /// Gives the exit code and the processor time used.
+    role: JoinHandle<(i32, Duration)>,
 }
 
 impl Machine {
@@ -37,7 +39,10 @@ impl Machine {
         let dir = tempfile::tempdir().unwrap();
         let sources = Sources::open(&dir.path().join("log"), kmsg).unwrap();
         let (mut control, theirs) = Channel::pair().unwrap();
-        let role = thread::spawn(move || ctxinit::syslog::run(sources, theirs));
+        let role = thread::spawn(move || {
+            let code = ctxinit::syslog::run(sources, theirs);
+            (code, clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into())
+        });
         control.send(&ToLogger::Hostname("vm7.site".to_owned()), b"").unwrap();
         Self { dir, control, role }
     }
@@ -59,7 +64,7 @@ impl Machine {
         self.control.send(&ToLogger::Drain { millis }, b"").unwrap();
         let answer = self.control.recv(Deadline::after(PATIENCE)).unwrap();
         let Some((FromLogger::Drained { delivered, undelivered }, _)) = answer else { panic!("no answer") };
-        ((delivered, undelivered), self.role.join().unwrap())
+        ((delivered, undelivered), self.role.join().unwrap().0)
     }
 }
 
@@ -345,12 +350,32 @@ fn a_dead_agent_is_noticed_and_the_rest_delivered() {
     let Machine { control, role, dir: _dir } = machine;
     let server = thread::spawn(move || frames(accept(&listener), usize::MAX));
     drop(control);
-    assert_eq!(role.join().unwrap(), 1);
+    assert_eq!(role.join().unwrap().0, 1);
     let seen = server.join().unwrap();
     let data = "[ctxinit@32473 job=\"a\\\"\\]b\"][meta sequenceId=\"1\"]";
     assert_eq!((seen[0].pri, seen[0].app.as_str(), seen[0].data.as_str()), (11, "payload", data));
     assert_eq!((seen[0].procid.as_str(), seen[0].text.as_str()), ("9", "#000"));
     assert!(seen[1].text.starts_with("the agent is lost"), "{seen:?}");
+}
+
+#[test]
+fn waiting_costs_nothing() {
+    private_network();
+    // Connected and idle, then without server and agent.
+    let listener = listen(0);
+    let mut machine = Machine::start(None);
+    machine.target(listener.local_addr().unwrap().port(), "tcp");
+    machine.sender().send(b"<14>app: x").unwrap();
+    let mut stream = accept(&listener);
+    assert_eq!(frames(&mut stream, 1).len(), 1);
+    thread::sleep(Duration::from_millis(500));
+    drop((stream, listener));
+    machine.sender().send(b"<14>app: y").unwrap();
+    let start = Instant::now();
+    drop(machine.control);
+    let (code, used) = machine.role.join().unwrap();
+    assert!(start.elapsed() > Duration::from_secs(1), "it was to try on: {:?}", start.elapsed());
+    assert!(code == 1 && used < Duration::from_millis(100), "{used:?}");
 }
 
 #[test]
@@ -394,7 +419,7 @@ fn the_real_ring_is_understood() {
     let mut machine = Machine::start(Some(kmsg));
     machine.target(listener.local_addr().unwrap().port(), "tcp");
     let seen = frames(accept(&listener), 20);
-    let up = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    let up = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
     // The kernel's clock and ours may differ by a little.
     let boot = SystemTime::now() - Duration::from(up) - Duration::from_secs(1);
     assert!(seen.iter().any(|record| record.pri < 8 && record.app == "kernel"), "{seen:?}");
