@@ -1,1 +1,126 @@
-//! work
+//! Where work comes from: the worker, the only role that talks to a token pool.
+//!
+//! One process serves one slot, so its code is plain sequence: claim a token, hold its lock while the agent
+//! runs the payload, then store the result and delete the token, or give it back. A token is deleted only
+//! after its result is stored and its lock was renewed once more; on every other way out the lock is
+//! released and the token stays.
+
+mod answer;
+mod http;
+mod lease;
+mod role;
+mod settle;
+mod topos;
+
+use std::time::Duration;
+
+use crate::agent::channel::Channel;
+use crate::context::site::Topos;
+
+/// What a worker is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The pool and the pool of its results.
+    pub topos: Topos,
+    /// The content of `topos.ca`, PEM: the only authorities that an `https` server is believed by.
+    pub ca: Option<Vec<u8>>,
+    /// Who asks.
+    pub identity: Identity,
+}
+
+/// What makes the description of this worker's locks unique.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The machine's name.
+    pub hostname: String,
+    /// The hypervisor's uuid of the machine; stays the same over reboots.
+    pub vm_uuid: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// From 0.
+    pub slot: u32,
+}
+
+impl Identity {
+    /// `<hostname>/<vm-uuid>/`, common to all locks that this machine ever took.
+    pub fn machine(&self) -> String {
+        format!("{}/{}/", self.hostname, self.vm_uuid)
+    }
+
+    /// `<hostname>/<vm-uuid>/<boot-id>/<slot>`, the description of this worker's locks.
+    pub fn owner(&self) -> String {
+        format!("{}{}/{}", self.machine(), self.boot_id, self.slot)
+    }
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Life of a lock that is not renewed; whole seconds.
+    pub lock: Duration,
+    /// For a name to be resolved, and again for a connection to stand.
+    pub connect: Duration,
+    /// For a call without a large body; also how long a large one may stand still.
+    pub call: Duration,
+    /// For giving a token back: the machine may be on its way down.
+    pub farewell: Duration,
+}
+
+impl Pace {
+    /// The pace of a real machine.
+    pub fn of(topos: &Topos) -> Self {
+        Self {
+            lock: Duration::from_secs(u64::from(*topos.lock_secs.get())),
+            // Two lost SYNs are repeated after 1 and 3 s; a third that is lost means that nobody is there.
+            connect: Duration::from_secs(10),
+            // A loaded ToPoS answers within seconds; longer than 30 s and the answer is no longer of use.
+            call: Duration::from_secs(30),
+            farewell: Duration::from_secs(10),
+        }
+    }
+
+    /// How long a lock counts as held after it was asked for. The rest is for the payload to be stopped in,
+    /// before the server may give the token to somebody else.
+    fn held(&self) -> Duration {
+        self.lock * 9 / 10
+    }
+
+    /// Between tries of something that failed.
+    fn retry(&self) -> Duration {
+        Duration::from_secs(5).min(self.lock / 10)
+    }
+
+    /// For a call while a lock runs: one that hangs must leave time for others.
+    fn brief(&self) -> Duration {
+        self.call.min(self.lock / 4)
+    }
+
+    /// For a call with a large body while a lock runs and is not renewed: until it is due again. At most
+    /// 5 minutes, which is 16 MiB at half a megabit a second.
+    fn transfer(&self) -> Duration {
+        Duration::from_secs(300).min(self.lock / 3)
+    }
+}
+
+/// The whole life of a worker: serves `Claim`s on `channel` until `Stop`. Returns the exit status.
+///
+/// The caller has forked and given up its privileges.
+pub fn run(config: Config, channel: Channel) -> i32 {
+    let pace = Pace::of(&config.topos);
+    run_at(pace, config, channel)
+}
+
+/// As [`run`], at another pace: for tests, which cannot wait for a real lock to run out.
+pub fn run_at(pace: Pace, config: Config, channel: Channel) -> i32 {
+    let result = match topos::Pool::new(&config.topos, config.ca.as_deref(), &pace) {
+        Ok(pool) => role::Worker::new(pool, config.identity, pace, channel).serve(),
+        Err(error) => role::refuse(channel, &error.to_string()),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error!("worker: the agent is gone: {error}");
+            1
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! What a token pool's answers mean: pure functions over status, headers and listings.
+//!
+//! Bodies never decide: every error and every "done" of ToPoS is XHTML, whatever `Accept` asked for.
+//! The two listings are the exception, and those are asked for as JSON.
+
+use std::io::Read;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// Longest listing that is read: 100 000 tokens of 300 bytes each, twice over.
+const MAX_LISTING: u64 = 64 * 1024 * 1024;
+
+/// The answer to `nextToken`.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// A token and the lock on it.
+    Leased {
+        /// Decimal digits.
+        id: String,
+        /// The lock's uuid.
+        lock: String,
+    },
+    /// No free token.
+    Empty,
+    /// It is of no use to ask again.
+    Refused {
+        /// What was answered.
+        why: String,
+        /// The server or its address is wrong, as against: this machine is not wanted.
+        broken: bool,
+    },
+    /// The server is ill.
+    Unsure {
+        /// What was answered.
+        why: String,
+        /// Whether a token may be locked for us all the same.
+        sent: bool,
+    },
+}
+
+/// What a status means for every other call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The call's own success.
+    Done,
+    /// 404.
+    Absent,
+    /// It may work later; it may even have worked now.
+    Unsure,
+    /// It will not work.
+    Refused,
+}
+
+/// Reads the answer to `nextToken`. `location` and `lock_url` are the headers `Location` and `X-Topos-LockURL`.
+///
+/// Only the id and the uuid are taken from them: behind an alias, a proxy or a NAT the server builds them
+/// from a host name that means nothing here.
+pub fn claim(status: u16, location: Option<&str>, lock_url: Option<&str>) -> Claim {
+    let broken = |why: String| Claim::Refused { why, broken: true };
+    match status {
+        303 => {
+            let Some(id) = location.and_then(|url| last_of(url, "/tokens/", is_id)) else {
+                return broken(format!("303 to no token{}", quoted(location)));
+            };
+            // Without a lock the token is everybody's: the server leases it without one when it cannot read
+            // the timeout, and sends an empty uuid for a token that is not locked.
+            match lock_url.and_then(|url| last_of(url, "/locks/", is_uuid)) {
+                Some(lock) => Claim::Leased { id: id.to_owned(), lock: lock.to_owned() },
+                None => broken(format!("303 without a lock{}", quoted(lock_url))),
+            }
+        }
+        404 => Claim::Empty,
+        401 | 403 => Claim::Refused { why: status.to_string(), broken: false },
+        300..=399 => broken(format!("{status}, a redirection{}", quoted(location))),
+        _ if reading(status, 303) == Status::Unsure => Claim::Unsure { why: status.to_string(), sent: true },
+        _ => broken(status.to_string()),
+    }
+}
+
+/// Reads the status of any other call, whose success is `done`.
+pub fn reading(status: u16, done: u16) -> Status {
+    match status {
+        _ if status == done => Status::Done,
+        404 => Status::Absent,
+        // Request timeout and too many requests: statuses of proxies in front of the server.
+        408 | 429 | 500.. => Status::Unsure,
+        _ => Status::Refused,
+    }
+}
+
+/// One live lock of a pool.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub struct Lock {
+    /// Its uuid.
+    #[serde(rename = "Name")]
+    pub uuid: String,
+    /// What its holder wrote.
+    #[serde(rename = "LockDescription", default)]
+    pub description: Option<String>,
+}
+
+/// One token of a pool, as far as it is of interest.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub struct Row {
+    /// The file name that was given with it.
+    #[serde(rename = "Original Name", default)]
+    pub name: Option<String>,
+}
+
+/// Reads a JSON listing. An empty one is `null`.
+///
+/// # Errors
+/// Those of the reader and of the parser.
+pub fn listing<T: DeserializeOwned>(body: impl Read) -> Result<Vec<T>, serde_json::Error> {
+    let body = std::io::BufReader::new(body.take(MAX_LISTING));
+    Ok(serde_json::from_reader::<_, Option<Vec<T>>>(body)?.unwrap_or_default())
+}
+
+/// Whether a lock is free for us to take away: it was left by an earlier life of this machine (`machine` is
+/// `<hostname>/<vm-uuid>/`), or by an earlier process in our own slot. Other slots of this boot are alive.
+pub fn is_leftover(lock: &Lock, machine: &str, boot: &str, own: &str) -> bool {
+    let Some(description) = &lock.description else { return false };
+    let Some(rest) = description.strip_prefix(machine) else { return false };
+    is_uuid(&lock.uuid) && (description == own || !rest.strip_prefix(boot).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// Whether a lock is this worker's own.
+pub fn is_own(lock: &Lock, own: &str) -> bool {
+    is_uuid(&lock.uuid) && lock.description.as_deref() == Some(own)
+}
+
+/// Percent-encodes all but RFC 3986's unreserved characters, for one value of a query.
+pub fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// Whether `text` is what a pool calls a lock; it becomes part of a URL.
+pub fn is_uuid(text: &str) -> bool {
+    // MySQL's UUID(): 36 characters. What matters here is that nothing but a name can be in it.
+    text.len() == 36 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+}
+
+fn is_id(text: &str) -> bool {
+    // 64 bits have at most 20 digits.
+    (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn last_of<'a>(url: &'a str, marker: &str, valid: fn(&str) -> bool) -> Option<&'a str> {
+    url.rsplit_once(marker).map(|(_, last)| last).filter(|last| valid(last))
+}
+
+/// A foreign header value for a line of log: printable and short.
+fn quoted(value: Option<&str>) -> String {
+    let Some(value) = value else { return String::new() };
+    let safe: String = value.chars().filter(|c| c.is_ascii_graphic()).take(200).collect();
+    format!(" ({safe:?})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "6ccd780c-baba-1026-9564-5b8c656024db";
+
+    fn broken(why: &str) -> Claim {
+        Claim::Refused { why: why.to_owned(), broken: true }
+    }
+
+    #[test]
+    fn a_claim_needs_a_token_and_a_lock() {
+        let lock = format!("http://h/4.1/pools/p/locks/{UUID}");
+        let leased = Claim::Leased { id: "17".to_owned(), lock: UUID.to_owned() };
+        let cases = [
+            (Some("http://h/4.1/pools/p/tokens/17"), Some(lock.as_str()), leased),
+            (None, Some(lock.as_str()), broken("303 to no token")),
+            (Some("http://h/login"), Some(&lock), broken("303 to no token (\"http://h/login\")")),
+            (Some("http://h/tokens/"), Some(&lock), broken("303 to no token (\"http://h/tokens/\")")),
+            (Some("http://h/tokens/1/2"), Some(&lock), broken("303 to no token (\"http://h/tokens/1/2\")")),
+            (Some("http://h/tokens/../x"), Some(&lock), broken("303 to no token (\"http://h/tokens/../x\")")),
+            (Some("http://h/tokens/17"), None, broken("303 without a lock")),
+            (Some("http://h/tokens/17"), Some("http://h/locks/"), broken("303 without a lock (\"http://h/locks/\")")),
+            (
+                Some("http://h/tokens/17"),
+                Some("http://h/locks/6ccd780c-baba-1026-9564-5b8c656024d?"),
+                broken("303 without a lock (\"http://h/locks/6ccd780c-baba-1026-9564-5b8c656024d?\")"),
+            ),
+        ];
+        for (location, lock_url, expected) in cases {
+            assert_eq!(claim(303, location, lock_url), expected, "{location:?} {lock_url:?}");
+        }
+    }
+
+    #[test]
+    fn the_host_of_a_location_is_of_no_interest() {
+        let claim = claim(303, Some("https://evil.example/x/tokens/3"), Some(&format!("ftp://y/locks/{UUID}")));
+        assert_eq!(claim, Claim::Leased { id: "3".to_owned(), lock: UUID.to_owned() });
+    }
+
+    #[test]
+    fn statuses_of_next_token() {
+        let refused = |status: u16| Claim::Refused { why: status.to_string(), broken: false };
+        let unsure = |status: u16| Claim::Unsure { why: status.to_string(), sent: true };
+        let cases = [
+            (404, Claim::Empty),
+            (401, refused(401)),
+            (403, refused(403)),
+            (400, broken("400")),
+            (405, broken("405")),
+            (200, broken("200")),
+            (301, broken("301, a redirection (\"http://h/\")")),
+            (408, unsure(408)),
+            (429, unsure(429)),
+            (500, unsure(500)),
+            (503, unsure(503)),
+        ];
+        for (status, expected) in cases {
+            assert_eq!(claim(status, Some("http://h/"), None), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn statuses_of_other_calls() {
+        let cases = [
+            (200, 200, Status::Done),
+            (200, 201, Status::Refused),
+            (201, 201, Status::Done),
+            (404, 200, Status::Absent),
+            (500, 200, Status::Unsure),
+            (503, 200, Status::Unsure),
+            (429, 200, Status::Unsure),
+            (301, 200, Status::Refused),
+            (403, 200, Status::Refused),
+        ];
+        for (status, done, expected) in cases {
+            assert_eq!(reading(status, done), expected, "{status} for {done}");
+        }
+    }
+
+    #[test]
+    fn listings() {
+        let locks = r#"[{"Name": "u", "Token name": "", "Timeout": "0:04:59", "LockDescription": "h\/v\/b\/0"}, {"Name": "w", "LockDescription": null}]"#;
+        let expected = vec![
+            Lock { uuid: "u".to_owned(), description: Some("h/v/b/0".to_owned()) },
+            Lock { uuid: "w".to_owned(), description: None },
+        ];
+        assert_eq!(listing::<Lock>(locks.as_bytes()).unwrap(), expected);
+        assert_eq!(listing::<Lock>(&b"null"[..]).unwrap(), []);
+        assert_eq!(
+            listing::<Row>(&b"[{\"Size\": \"9 B\", \"Original Name\": \"mc.1\", \"Name\": \"5\"}]"[..]).unwrap(),
+            [Row { name: Some("mc.1".to_owned()) }]
+        );
+        assert!(listing::<Lock>(&b"<html/>"[..]).is_err());
+        assert!(listing::<Lock>(&b"[{\"Name\": "[..]).is_err());
+    }
+
+    #[test]
+    fn only_what_is_ours_and_dead_is_a_leftover() {
+        let cases = [
+            ("h/v/b0/0", true),
+            ("h/v/b0/1", true),
+            ("h/v/b1/0", true),   // our own slot: an earlier process
+            ("h/v/b1/1", false),  // another slot of this boot
+            ("h/v/b11/1", true),  // a boot whose id begins alike
+            ("h/v2/b0/0", false), // another machine
+            ("hh/v/b0/0", false),
+            ("", false),
+        ];
+        for (description, expected) in cases {
+            let lock = Lock { uuid: UUID.to_owned(), description: Some(description.to_owned()) };
+            assert_eq!(is_leftover(&lock, "h/v/", "b1", "h/v/b1/0"), expected, "{description}");
+        }
+        let foreign = Lock { uuid: "../tokens/1".to_owned(), description: Some("h/v/b0/0".to_owned()) };
+        assert!(!is_leftover(&foreign, "h/v/", "b1", "h/v/b1/0"));
+    }
+
+    #[test]
+    fn descriptions_travel_encoded() {
+        assert_eq!(encode("wn-1.example.org/a b&c=d/\u{e9}"), "wn-1.example.org%2Fa%20b%26c%3Dd%2F%C3%A9");
+    }
+}
