@@ -1,0 +1,3 @@
+# shellcheck shell=bash
+[ "$1" = start ] || return 0
+echo "site $(hostname) ready"
