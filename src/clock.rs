@@ -17,6 +17,11 @@ impl Deadline {
         Self(Instant::now() + span)
     }
 
+    /// This moment.
+    pub fn at(moment: Instant) -> Self {
+        Self(moment)
+    }
+
     /// Time left; zero when it has passed.
     pub fn left(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())

@@ -340,6 +340,7 @@ fn a_dead_agent_is_noticed_and_the_rest_delivered() {
     let mut machine = Machine::start(None);
     machine.target(listener.local_addr().unwrap().port(), "tcp");
     let record = Record {
+        unix_micros: 1_000_000,
         severity: 3,
         tag: "payload".to_owned(),
         pid: Some(9),

@@ -123,9 +123,10 @@ impl Channel {
         }
     }
 
+    /// Reads until one whole message is there, and no further: a flood from the peer must not grow this buffer.
     fn fill(&mut self) -> io::Result<()> {
         let mut chunk = [0; 16 * 1024];
-        while !self.ended {
+        while !self.ended && self.frame()?.is_none() {
             match self.stream.read(&mut chunk) {
                 Ok(0) => self.ended = true,
                 Ok(count) => self.input.extend_from_slice(chunk.get(..count).unwrap_or_default()),
@@ -135,15 +136,12 @@ impl Channel {
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => self.ended = true,
                 Err(error) => return Err(error),
             }
-            // One whole message is enough for now: a flood from the peer must not grow this buffer without bound.
-            if self.input.len() > HEADER + MAX_JSON + MAX_BODY {
-                break;
-            }
         }
         Ok(())
     }
 
-    fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<u8>)>> {
+    /// The lengths of the two parts of the first message, once it is whole.
+    fn frame(&self) -> io::Result<Option<(usize, usize)>> {
         let Some((header, rest)) = self.input.split_first_chunk::<HEADER>() else { return Ok(None) };
         let [a, b, c, d, e, f, g, h] = *header;
         let json = u32::from_be_bytes([a, b, c, d]) as usize;
@@ -151,13 +149,17 @@ impl Channel {
         if json > MAX_JSON || body > MAX_BODY {
             return Err(io::Error::new(ErrorKind::InvalidData, "message too long"));
         }
-        let Some(frame) = rest.get(..json + body) else { return Ok(None) };
-        let (json, body) = frame.split_at(json);
-        let message = serde_json::from_slice(json)?;
-        let body = body.to_vec();
-        let used = HEADER + frame.len();
-        self.input.drain(..used);
-        Ok(Some((message, body)))
+        Ok((rest.len() >= json + body).then_some((json, body)))
+    }
+
+    fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<u8>)>> {
+        let Some((json, body)) = self.frame()? else { return Ok(None) };
+        let (_, rest) = self.input.split_at(HEADER);
+        let (text, rest) = rest.split_at(json);
+        let message = serde_json::from_slice(text)?;
+        let bytes = rest.split_at(body).0.to_vec();
+        self.input.drain(..HEADER + json + body);
+        Ok(Some((message, bytes)))
     }
 }
 

@@ -3,6 +3,8 @@
 //! Each message is one JSON value, some with a body of raw bytes behind it ([`super::channel`]). The
 //! roles are less privileged than the agent: it checks what they say and never trusts their text.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 use crate::context::site::Syslog;
@@ -117,6 +119,8 @@ pub enum FromLogger {
 /// One line of log on its way from the agent to the logger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
+    /// When it was said: microseconds since 1970, as the machine's clock went then.
+    pub unix_micros: u64,
     /// RFC 5424 severity, 0-7.
     pub severity: u8,
     /// APP-NAME: `ctxinit`, `prolog`, `epilog`, `payload`.
@@ -127,6 +131,15 @@ pub struct Record {
     pub job: Option<String>,
     /// The line, as it came.
     pub text: String,
+}
+
+impl Record {
+    /// A record of this moment.
+    pub fn now(severity: u8, tag: &str, text: String) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        Self { unix_micros, severity, tag: tag.to_owned(), pid: None, job: None, text }
+    }
 }
 
 /// DHCP client to agent, one JSON value a line on a pipe.

@@ -17,6 +17,9 @@ const MAX_SERVERS: usize = 3;
 /// HOST_NAME_MAX of Linux.
 const MAX_HOSTNAME: usize = 64;
 
+/// Where programs look for DNS servers.
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// A file could not be replaced.
 #[derive(Debug, Error)]
 #[error("{path}: {step}: {source}")]
@@ -81,6 +84,20 @@ pub fn nameservers(resolv_conf: &str) -> Vec<IpAddr> {
         (words.next() == Some("nameserver")).then(|| words.next())?.and_then(|word| word.parse().ok())
     };
     resolv_conf.lines().filter_map(value).take(MAX_SERVERS).collect()
+}
+
+/// The text of /etc/hosts; a file that cannot be read counts as empty.
+pub fn hosts() -> String {
+    text("/etc/hosts")
+}
+
+/// The DNS servers of this machine, from [`RESOLV_CONF`]; a file that cannot be read names none.
+pub fn own_nameservers() -> Vec<IpAddr> {
+    nameservers(&text(RESOLV_CONF))
+}
+
+fn text(path: &str) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 /// The addresses of `name` in the text of a hosts file (hosts(5)), in its order.

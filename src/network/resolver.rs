@@ -5,7 +5,6 @@
 //! Limits: names are taken as they are (no search list), no TCP, no DNSSEC, nothing is remembered. IPv4 addresses
 //! are asked for first, IPv6 ones only where there are none.
 
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -290,10 +289,8 @@ fn failure(code: u8) -> String {
 /// # Errors
 /// [`ResolveError`]; a file that cannot be read counts as empty.
 pub fn resolve(name: &str, deadline: Deadline) -> Result<Vec<IpAddr>, ResolveError> {
-    let text = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let servers = names::nameservers(&text("/etc/resolv.conf"));
     let now = Instant::now();
-    Lookup::new(name, &servers, &text("/etc/hosts"), now, now + deadline.left()).wait()
+    Lookup::new(name, &names::own_nameservers(), &names::hosts(), now, now + deadline.left()).wait()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Random bytes of the kernel.
 
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 
 /// `N` random bytes, good for transaction numbers and jitter.
@@ -13,6 +14,13 @@ pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+/// From 0 to 1, for pauses that must differ from machine to machine. Never fails and needs no descriptor: the
+/// standard library's hash keys come from the kernel.
+pub fn fraction() -> f64 {
+    let random = (RandomState::new().hash_one(0_u8) >> 32) as u32;
+    f64::from(random) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! How long to wait between two tries to reach a server.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
+
+use crate::sys::random;
 
 /// First and longest pause between two tries, before jitter.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -19,9 +20,7 @@ fn longest(failures: u32) -> Duration {
 }
 
 fn jitter(pause: Duration) -> Duration {
-    // A fresh RandomState has keys of its own from the kernel; all that is needed here is that machines differ.
-    let random = (RandomState::new().hash_one(0_u8) >> 32) as u32;
-    pause.mul_f64(f64::from(random) / f64::from(u32::MAX))
+    pause.mul_f64(random::fraction())
 }
 
 #[cfg(test)]

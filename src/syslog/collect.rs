@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IoSliceMut, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -85,6 +85,12 @@ impl Sources {
         };
         let control = nix::cmsg_space!(libc::ucred);
         Ok(Self { dev_log, kmsg, buffer: vec![0; BUFFER], control })
+    }
+
+    /// The descriptors, for a caller that hands them to a child.
+    pub fn fds(&self) -> Vec<RawFd> {
+        let kmsg = self.kmsg.as_ref().map(|kmsg| kmsg.file.as_raw_fd());
+        [self.dev_log.as_raw_fd()].into_iter().chain(kmsg).collect()
     }
 
     /// Readable when [`Sources::next_message`] has one.

@@ -12,7 +12,7 @@ mod transport;
 mod window;
 
 use std::os::fd::AsFd;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -259,5 +259,6 @@ fn from_agent(record: &protocol::Record) -> Record<'_> {
     let facility = if record.job.is_some() { USER } else { DAEMON };
     let (tag, text) = (record.tag.as_bytes(), record.text.as_bytes());
     let message = Message { facility, severity: record.severity, tag, pid: record.pid, text };
-    Record { job: record.job.as_deref(), ..Record::trusted(message, SystemTime::now()) }
+    let time = UNIX_EPOCH + Duration::from_micros(record.unix_micros);
+    Record { job: record.job.as_deref(), ..Record::trusted(message, time) }
 }

@@ -6,7 +6,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -17,7 +17,11 @@ use super::backoff;
 use super::window::Window;
 use crate::clock::Deadline;
 use crate::context::site::{Protocol, Syslog};
+use crate::network::names;
+use crate::network::resolver::{Lookup, ResolveError};
 
+/// For a name: two rounds over three silent servers.
+const RESOLVE: Duration = Duration::from_secs(10);
 /// Three lost SYNs (1, 2, 4 s) and their answers; the next try may find another address.
 const CONNECT: Duration = Duration::from_secs(10);
 /// A server that acknowledges nothing for so long is gone; the kernel's own patience is 15 minutes.
@@ -34,8 +38,8 @@ const SAID: u32 = 8;
 /// Why the server cannot be reached now.
 #[derive(Debug, Error)]
 enum TransportError {
-    #[error("{host}: names cannot be resolved yet")]
-    Name { host: String },
+    #[error("{0}")]
+    Name(#[from] ResolveError),
     #[error("{address}: {step}: {source}")]
     Step { address: SocketAddr, step: &'static str, source: io::Error },
     #[error("{address}: no answer in {} s", CONNECT.as_secs())]
@@ -66,6 +70,8 @@ enum Link {
     Down,
     /// Until the next try.
     Pausing(Deadline),
+    /// A name is being looked up, anew at each try, as a site may move its server during a machine's life.
+    Resolving(Box<Lookup>),
     Connecting {
         stream: TcpStream,
         address: SocketAddr,
@@ -115,6 +121,7 @@ impl Transport {
         let writing = if self.window.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
         match &self.link {
             Link::Down | Link::Pausing(_) => None,
+            Link::Resolving(lookup) => lookup.fd().map(|fd| (fd, PollFlags::POLLIN)),
             Link::Connecting { stream, .. } => Some((stream.as_fd(), PollFlags::POLLOUT)),
             // Readable means the end of the connection: a syslog server has nothing to say.
             Link::Tcp { stream, .. } => Some((stream.as_fd(), PollFlags::POLLIN | writing)),
@@ -125,8 +132,9 @@ impl Transport {
 
     /// When [`Transport::step`] has something to do without an event.
     pub fn timer(&self) -> Option<Deadline> {
-        match self.link {
-            Link::Pausing(deadline) | Link::Connecting { deadline, .. } => Some(deadline),
+        match &self.link {
+            Link::Pausing(deadline) | Link::Connecting { deadline, .. } => Some(*deadline),
+            Link::Resolving(lookup) => Some(Deadline::at(lookup.due())),
             _ => None,
         }
     }
@@ -135,6 +143,11 @@ impl Transport {
     pub fn step(&mut self, ready: bool) {
         match &mut self.link {
             Link::Pausing(deadline) if deadline.passed() => self.start(),
+            Link::Resolving(lookup) => match lookup.advance(Instant::now()) {
+                Some(Ok(addresses)) => self.connect(&addresses),
+                Some(Err(error)) => self.fail(&error.into()),
+                None => {}
+            },
             Link::Connecting { stream, address, deadline } => {
                 let address = *address;
                 match stream.take_error() {
@@ -221,28 +234,33 @@ impl Transport {
     }
 
     fn start(&mut self) {
-        match self.try_start() {
-            Ok(link) => self.link = link,
-            Err(error) => self.fail(&error),
+        let Some(Target { syslog, nameservers }) = &self.target else { return };
+        match syslog.server.get().parse() {
+            Ok(address) => self.connect(&[address]),
+            Err(_) => {
+                let now = Instant::now();
+                let lookup = Lookup::new(syslog.server.get(), nameservers, &names::hosts(), now, now + RESOLVE);
+                self.link = Link::Resolving(Box::new(lookup));
+                // Its first step sends the question; there is no event to wait for before that.
+                self.step(true);
+            }
         }
     }
 
-    fn try_start(&self) -> Result<Link, TransportError> {
-        let Some(Target { syslog, nameservers }) = &self.target else { return Ok(Link::Down) };
-        let addresses = resolve_start(syslog.server.get(), nameservers)?;
-        // Each try goes to the next address, so that one dead of two is no outage.
+    /// Each try goes to the next address, so that one dead of two is no outage.
+    fn connect(&mut self, addresses: &[IpAddr]) {
         let chosen = addresses.get(self.failures as usize % addresses.len().max(1));
-        let Some(ip) = chosen else { return Err(TransportError::Name { host: syslog.server.get().clone() }) };
+        let Some((ip, Target { syslog, .. })) = chosen.zip(self.target.as_ref()) else { return };
         let address = SocketAddr::new(*ip, *syslog.port.get());
-        match syslog.protocol {
-            Protocol::Tcp => {
-                let stream = connect_start(address).map_err(|e| step(address, "connect")(e.into()))?;
-                Ok(Link::Connecting { stream, address, deadline: Deadline::after(CONNECT) })
-            }
-            Protocol::Udp => {
-                let socket = udp(address).map_err(step(address, "connect"))?;
-                Ok(Link::Udp { socket, address, good: Deadline::after(GOOD) })
-            }
+        let link = match syslog.protocol {
+            Protocol::Tcp => connect_start(address)
+                .map(|stream| Link::Connecting { stream, address, deadline: Deadline::after(CONNECT) })
+                .map_err(io::Error::from),
+            Protocol::Udp => udp(address).map(|socket| Link::Udp { socket, address, good: Deadline::after(GOOD) }),
+        };
+        match link {
+            Ok(link) => self.link = link,
+            Err(error) => self.fail(&step(address, "connect")(error)),
         }
     }
 
@@ -268,17 +286,6 @@ impl Transport {
             log::warn!("syslog server {error}; next try in {:.1} s", pause.as_secs_f32());
         }
         self.link = Link::Pausing(Deadline::after(pause));
-    }
-}
-
-/// The addresses of the server. Asked anew at each try, as a site may move its server during a machine's life.
-///
-/// Here `network::resolver` goes in: for a name, [`Transport::try_start`] then starts a look-up with `nameservers`,
-/// and a state beside [`Link::Connecting`] waits for its socket and deadline.
-fn resolve_start(host: &str, _nameservers: &[IpAddr]) -> Result<Vec<IpAddr>, TransportError> {
-    match host.parse() {
-        Ok(address) => Ok(vec![address]),
-        Err(_) => Err(TransportError::Name { host: host.to_owned() }),
     }
 }
 
@@ -329,6 +336,7 @@ mod tests {
     use super::super::parse::datagram;
     use super::super::record::{Record, render};
     use super::*;
+    use crate::context::site::{Host, Port};
 
     fn until(transport: &mut Transport, done: impl Fn(&Transport) -> bool) {
         let deadline = Deadline::after(Duration::from_secs(10));
@@ -381,9 +389,15 @@ mod tests {
     }
 
     #[test]
-    fn addresses_need_no_resolver() {
-        assert_eq!(resolve_start("::1", &[]).unwrap(), [IpAddr::V6(Ipv6Addr::LOCALHOST)]);
-        let error = resolve_start("log.example.org", &[]).unwrap_err();
-        assert_eq!(error.to_string(), "log.example.org: names cannot be resolved yet");
+    fn a_name_is_looked_up_and_the_failure_named() {
+        let mut transport = Transport::new();
+        let server = Host::try_from("log.example.org".to_owned()).unwrap();
+        let syslog = Syslog { server, port: Port::try_from(514).unwrap(), protocol: Protocol::Tcp };
+        // An address of a test network that no route leads to, or that nobody answers from: the look-up stays open.
+        transport.set_target(syslog.clone(), vec!["192.0.2.1".parse().unwrap()]);
+        assert!(matches!(transport.link, Link::Resolving(_) | Link::Pausing(_)), "{transport:?}");
+        transport.set_target(syslog, Vec::new());
+        assert!(matches!(transport.link, Link::Pausing(_)), "{transport:?}");
+        assert_eq!(transport.failures, 1);
     }
 }

@@ -3,7 +3,7 @@
 //! ureq by itself has no timeouts, follows ten redirections, takes a proxy from the environment and
 //! resolves names in a thread that it leaves behind. All of that is switched off here.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, Timeout};
+
+use crate::clock::Deadline;
+use crate::network::resolver;
 
 /// ToPoS sends five headers of its own; a server that sends more than this is not one.
 const MAX_HEADERS: usize = 16 * 1024;
@@ -164,14 +167,14 @@ impl Resolver for Names {
         let port = uri.port_u16().unwrap_or(default_port);
         let host = uri.host().ok_or_else(bad)?;
         let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let addresses = match literal.parse::<IpAddr>() {
+            Ok(address) => vec![address],
+            Err(_) => resolver::resolve(host, Deadline::after(*timeout.after))
+                .map_err(|error| ureq::Error::Other(Box::new(error)))?,
+        };
         let mut found = self.empty();
-        match literal.parse::<IpAddr>() {
-            Ok(address) => found.push(SocketAddr::new(address, port)),
-            Err(_) => {
-                for address in lookup(host, port, *timeout.after)?.into_iter().take(MAX_ADDRESSES) {
-                    found.push(address);
-                }
-            }
+        for address in addresses.into_iter().take(MAX_ADDRESSES) {
+            found.push(SocketAddr::new(address, port));
         }
         if found.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(found) }
     }
@@ -179,12 +182,6 @@ impl Resolver for Names {
 
 /// ureq's array has room for 16; nobody waits for more than a few to time out.
 const MAX_ADDRESSES: usize = 8;
-
-// MERGE: the one place where names become addresses; to be replaced by `crate::network::resolver::resolve`,
-// which keeps the deadline. This stand-in does not.
-fn lookup(host: &str, port: u16, _within: Duration) -> Result<Vec<SocketAddr>, ureq::Error> {
-    Ok((host, port).to_socket_addrs()?.collect())
-}
 
 #[cfg(test)]
 mod tests {
