@@ -16,13 +16,16 @@
 //! Each role is one process with one thread and one poll loop. `sys` is the only place with unsafe code.
 
 pub mod agent;
+pub mod cgroup;
 pub mod clock;
 pub mod config;
 pub mod context;
 pub mod ids;
 pub mod image;
 pub mod init;
+pub mod launch;
 pub mod logging;
+pub mod mounts;
 pub mod network;
 pub mod payload;
 pub mod script;

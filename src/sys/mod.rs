@@ -1,6 +1,9 @@
 //! The only unsafe code: system calls that no safe wrapper offers, each a few lines and a type.
 #![allow(unsafe_code)]
 
+pub mod credentials;
+pub mod module;
 pub mod packet;
 pub mod process;
 pub mod random;
+pub mod signals;

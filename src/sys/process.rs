@@ -99,7 +99,14 @@ pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Child> {
     // SAFETY: this process has one thread (checked above where /proc is mounted; before that, no code has
     // run that could start one), so the child finds no lock held by a thread that does not exist in it.
     match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => leave(body()),
+        ForkResult::Child => {
+            // The parent's way of dying (PID 1's turns the machine off) is not the child's: it says so and aborts.
+            std::panic::set_hook(Box::new(|panic| {
+                let place = panic.location().map(ToString::to_string).unwrap_or_default();
+                log::error!("process {} failed at {place}", std::process::id());
+            }));
+            leave(body())
+        }
         ForkResult::Parent { child } => Ok(Child { pid: child, pidfd: pidfd_open(child)? }),
     }
 }
@@ -203,15 +210,29 @@ impl AsFd for Child {
     }
 }
 
-/// PID 1's reaper: one child that has ended, whoever made it.
+/// What PID 1's reaper found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaped {
+    /// A child has ended, whoever made it.
+    Ended(Pid, Exit),
+    /// All that are left still run.
+    Running,
+    /// There is no child: no process of user space but this one.
+    Nobody,
+}
+
+/// PID 1's reaper.
 ///
 /// nix's `waitpid` is of no use here: it has no name for real-time signals and loses both the pid and the
 /// status of a process that died of one.
-pub fn reap_any() -> Option<(Pid, Exit)> {
+pub fn reap_any() -> Reaped {
     let mut status = 0;
     // SAFETY: the pointer is to a live int.
-    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-    (pid > 0).then(|| (Pid::from_raw(pid), decode(status)))
+    match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
+        0 => Reaped::Running,
+        pid if pid > 0 => Reaped::Ended(Pid::from_raw(pid), decode(status)),
+        _ => Reaped::Nobody,
+    }
 }
 
 fn decode(status: i32) -> Exit {

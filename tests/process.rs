@@ -1,0 +1,178 @@
+//! Fork, exec, wait and the drop of privileges, on the real kernel.
+//!
+//! A program of its own with one thread: `process::fork` refuses to fork a process that has more, as the
+//! usual test harness has. Parts that need root say so and are left out without it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "clippy exempts only functions marked as tests"
+)]
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use ctxinit::launch::{self, Program};
+use ctxinit::sys::process::{self, Child, Exit, SpawnError, StageError};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+type Test = (&'static str, bool, fn());
+
+const TESTS: &[Test] = &[
+    ("exit codes and signals come back", false, exits),
+    ("a death by a real-time signal is not lost", false, real_time_signal),
+    ("a pidfd tells of the end", false, pidfd),
+    ("a signal to an ended child is no error", false, late_signal),
+    ("a failed exec is reported by stage and errno", false, failed_exec),
+    ("a program has clean signals, its own session and no descriptors", false, clean_start),
+    ("a user has no way back to root", true, no_way_back),
+    ("uid 0 is no user", true, not_root),
+    ("each missing descriptor step is named", false, failed_chdir),
+    ("a second thread keeps from forking", false, second_thread),
+];
+
+fn main() -> ExitCode {
+    // libtest's own options (--list, filters) mean nothing here; one word is a filter, as there.
+    let filter = std::env::args().skip(1).find(|word| !word.starts_with('-')).unwrap_or_default();
+    let root = nix::unistd::geteuid().is_root();
+    for (name, needs_root, test) in TESTS.iter().filter(|(name, ..)| name.contains(&filter)) {
+        if *needs_root && !root {
+            println!("test {name} ... left out, as it needs root");
+            continue;
+        }
+        test();
+        println!("test {name} ... ok");
+    }
+    ExitCode::SUCCESS
+}
+
+fn child(body: impl FnOnce() -> i32) -> Child {
+    process::fork(body).unwrap()
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// Starts a program with the launcher's own steps and returns its end and output.
+fn run(command: &[&str], steps: fn() -> Result<(), StageError>) -> Result<(Exit, String), SpawnError> {
+    let (mut reader, writer) = launch::output_pipe().unwrap();
+    let command = words(command);
+    let environment = [("PATH".to_owned(), launch::PATH.to_owned())];
+    let child = process::spawn(|| -> Result<Infallible, StageError> {
+        launch::detach(None, &writer)?;
+        steps()?;
+        launch::exec(&Program { dir: "/", words: &command, environment: &environment })
+    })?;
+    drop(writer);
+    let (exit, _) = child.wait().unwrap();
+    let mut output = String::new();
+    loop {
+        match reader.read_to_string(&mut output) {
+            Ok(_) => return Ok((exit, output)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn exits() {
+    for code in [0, 1, 3, 125, 255] {
+        assert_eq!(child(|| code).wait().unwrap().0, Exit::Code(code));
+    }
+    let killed = child(|| {
+        let _ = nix::sys::signal::kill(nix::unistd::getpid(), Signal::SIGKILL);
+        0
+    });
+    assert_eq!(killed.wait().unwrap().0, Exit::Signal(9));
+}
+
+/// nix's waitpid loses both the pid and the status here.
+fn real_time_signal() {
+    let (exit, _) = run(&["/bin/sh", "-c", "kill -37 $$"], || Ok(())).unwrap();
+    assert_eq!(exit, Exit::Signal(37));
+}
+
+fn pidfd() {
+    let child = child(|| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        7
+    });
+    assert!(child.try_wait().unwrap().is_none());
+    let ready = poll(&mut [PollFd::new(child.as_fd(), PollFlags::POLLIN)], PollTimeout::from(5000u16));
+    assert_eq!(ready, Ok(1));
+    assert_eq!(child.try_wait().unwrap().unwrap().0, Exit::Code(7));
+}
+
+fn late_signal() {
+    let child = child(|| 0);
+    child.wait().unwrap();
+    child.signal(Signal::SIGTERM).unwrap();
+}
+
+fn failed_exec() {
+    match run(&["/nonexistent/program"], || Ok(())) {
+        Err(SpawnError::Stage(error)) => {
+            assert_eq!(error.to_string(), "exec /nonexistent/program: ENOENT: No such file or directory")
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn failed_chdir() {
+    let fail = || Err(StageError { stage: "setgroups".to_owned(), errno: Errno::EPERM });
+    match run(&["/bin/true"], fail) {
+        Err(SpawnError::Stage(error)) => {
+            assert_eq!(error, StageError { stage: "setgroups".to_owned(), errno: Errno::EPERM })
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn clean_start() {
+    // What a parent may leave behind: a blocked mask, an ignored signal, an open descriptor without CLOEXEC.
+    let mut signals = ctxinit::sys::signals::block().unwrap();
+    let leaked = File::open("/").unwrap();
+    nix::fcntl::fcntl(&leaked, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let script = "grep -E '^Sig(Blk|Ign)' /proc/self/status; echo fds $(ls /proc/self/fd | tr '\\n' ' '); \
+                  echo sid $(($(cut -d' ' -f6 /proc/$$/stat) == $$)); env | grep -v -E '^(PWD|SHLVL|_)='; readlink /proc/$$/fd/0";
+    let (exit, output) = run(&["/bin/sh", "-c", script], || Ok(())).unwrap();
+    assert!(exit.success());
+    // 3 is the descriptor by which ls reads the directory itself.
+    let wanted = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\nfds 0 1 2 3\nsid 1\nPATH=/usr/local/sbin:\
+                  /usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n/dev/null\n";
+    assert_eq!(output, wanted);
+    assert!(signals.any(|signal| signal == Signal::SIGCHLD));
+}
+
+fn no_way_back() {
+    let script = "grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs):' /proc/self/status | tr -d ' \\t'; \
+                  cat /etc/shadow 2>&1 | head -c 20; mount -t tmpfs x /mnt 2>&1 | head -c 5";
+    let (_, output) = run(&["/bin/sh", "-c", script], || launch::become_user(66123)).unwrap();
+    let none = "0000000000000000";
+    let wanted = format!(
+        "Uid:66123661236612366123\nGid:66123661236612366123\nGroups:\nCapInh:{none}\nCapPrm:{none}\nCapEff:{none}\n\
+         CapBnd:{none}\nCapAmb:{none}\nNoNewPrivs:1\ncat: /etc/shadow: Pemount"
+    );
+    assert_eq!(output, wanted);
+}
+
+fn not_root() {
+    match run(&["/bin/true"], || launch::become_user(0)) {
+        Err(SpawnError::Stage(error)) => assert_eq!(error.stage, "refuse uid 0"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Last, as the thread lives to the end of the program.
+fn second_thread() {
+    std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_secs(60)));
+    let error = process::fork(|| 0).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::EBUSY as i32));
+}
