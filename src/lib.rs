@@ -20,6 +20,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod devices;
 pub mod ids;
 pub mod image;
 pub mod init;

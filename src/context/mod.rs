@@ -1,3 +1,5 @@
 //! The context: what the site tells the machine on its CD.
 
+pub mod medium;
+pub mod shell;
 pub mod site;

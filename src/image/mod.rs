@@ -1,3 +1,4 @@
 //! The image: who made it and what it allows.
 
 pub mod policy;
+pub mod root;

@@ -1,6 +1,7 @@
 //! `/etc/ctxinit/image.json`: what the image's builder decided, and what bounds the site's context.
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::context::site::Work;
 
@@ -28,12 +29,34 @@ pub struct Policy {
     #[serde(default)]
     pub work: Option<Work>,
     /// MiB that everything written to the image's directories may take; it is kept in memory.
-    #[serde(default = "overlay_mb")]
+    #[serde(default = "overlay_mb", deserialize_with = "between::<_, 1, 1048576>")]
     pub overlay_mb: u32,
 }
 
+impl Policy {
+    /// Before the file is read: default limits, no identity, and a program that is not there.
+    pub fn unread() -> Self {
+        Self {
+            image: Identity { uuid: String::new(), version: String::new(), endorser: None },
+            medium: Medium::default(),
+            scripts: Scripts::default(),
+            network: Network::default(),
+            payload: Payload {
+                command: Command(vec!["/nonexistent".to_owned()]),
+                memory_mb: memory_mb(),
+                pids: pids(),
+                scratch_mb: scratch_mb(),
+                wall_secs: wall_secs(),
+                grace_secs: grace_secs(),
+            },
+            work: None,
+            overlay_mb: overlay_mb(),
+        }
+    }
+}
+
 /// Who the image is, for the log and the report.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     /// The image's constant identity, as in the image list (`dc:identifier`).
@@ -65,8 +88,10 @@ pub struct Medium {
     /// Whether there has to be one.
     pub need: Need,
     /// Seconds to wait for one that comes late.
+    #[serde(deserialize_with = "between::<_, 0, 86400>")]
     pub wait_secs: u32,
     /// MiB that its files may take in memory.
+    #[serde(deserialize_with = "between::<_, 1, 65536>")]
     pub size_mb: u32,
 }
 
@@ -92,6 +117,7 @@ pub struct Scripts {
 #[serde(deny_unknown_fields, default)]
 pub struct Script {
     /// Seconds after which the script and everything it started is killed.
+    #[serde(deserialize_with = "between::<_, 1, 86400>")]
     pub timeout_secs: u32,
     /// What a failure means.
     pub on_failure: OnFailure,
@@ -120,6 +146,7 @@ pub enum OnFailure {
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
     /// Seconds until an address must be there.
+    #[serde(deserialize_with = "between::<_, 1, 86400>")]
     pub timeout_secs: u32,
 }
 
@@ -137,20 +164,30 @@ pub struct Payload {
     /// Absolute path and arguments; never a shell line.
     pub command: Command,
     /// MiB of memory for the whole job; swap is never given.
-    #[serde(default = "memory_mb")]
+    #[serde(default = "memory_mb", deserialize_with = "between::<_, 1, 16777216>")]
     pub memory_mb: u32,
     /// Processes and threads of the whole job.
-    #[serde(default = "pids")]
+    #[serde(default = "pids", deserialize_with = "between::<_, 1, 4194304>")]
     pub pids: u32,
     /// MiB of the job's own directory.
-    #[serde(default = "scratch_mb")]
+    #[serde(default = "scratch_mb", deserialize_with = "between::<_, 1, 16777216>")]
     pub scratch_mb: u32,
     /// Seconds of wall time for one token.
-    #[serde(default = "wall_secs")]
+    #[serde(default = "wall_secs", deserialize_with = "between::<_, 1, 31536000>")]
     pub wall_secs: u32,
     /// Seconds between SIGTERM and the end of everything.
-    #[serde(default = "grace_secs")]
+    #[serde(default = "grace_secs", deserialize_with = "between::<_, 0, 30>")]
     pub grace_secs: u32,
+}
+
+/// A number within bounds: 0 MiB would mean no limit to a tmpfs, and a grace of hours would outlast the machine's own end.
+fn between<'de, D: Deserializer<'de>, const LOW: u32, const HIGH: u32>(deserializer: D) -> Result<u32, D::Error> {
+    let number = u32::deserialize(deserializer)?;
+    if (LOW..=HIGH).contains(&number) {
+        Ok(number)
+    } else {
+        Err(D::Error::custom(format!("{number} is not between {LOW} and {HIGH}")))
+    }
 }
 
 fn overlay_mb() -> u32 {
@@ -231,5 +268,11 @@ mod tests {
         assert_eq!(wrong.unwrap_err(), "/etc/ctxinit/image.json:1: payload.command: \"work\" is not an absolute path");
         let wrong = read(r#"{"image": {"uuid": "u", "version": "1"}, "payload": {"command": ["/w"], "memory": 1}}"#);
         assert!(wrong.unwrap_err().starts_with("/etc/ctxinit/image.json:1: payload.memory: unknown field `memory`"));
+        let wrong =
+            read(r#"{"image": {"uuid": "u", "version": "1"}, "payload": {"command": ["/w"], "grace_secs": 31}}"#);
+        assert_eq!(wrong.unwrap_err(), "/etc/ctxinit/image.json:1: payload.grace_secs: 31 is not between 0 and 30");
+        let wrong =
+            read(r#"{"image": {"uuid": "u", "version": "1"}, "payload": {"command": ["/w"]}, "overlay_mb": 0}"#);
+        assert_eq!(wrong.unwrap_err(), "/etc/ctxinit/image.json:1: overlay_mb: 0 is not between 1 and 1048576");
     }
 }
