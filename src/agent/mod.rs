@@ -1,4 +1,98 @@
 //! The director: runs the phases in order, starts every other role, writes the report.
 
+mod boot;
 pub mod channel;
+mod end;
+pub mod events;
+mod job;
+mod medium;
+mod network;
+pub mod notice;
+pub mod output;
+mod patience;
+mod phases;
 pub mod protocol;
+pub mod report;
+mod roles;
+mod runner;
+mod scripts;
+mod work;
+mod worker;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use crate::context::site::Site;
+use crate::devices::Devices;
+use crate::image::policy::Policy;
+use crate::image::root::Initramfs;
+use crate::logging;
+use crate::sys::process::Child;
+
+use events::Events;
+use notice::Notice;
+use phases::PHASES;
+use report::{PhaseReport, Report};
+
+/// Everything that the phases share.
+pub struct Agent {
+    /// Signals and output.
+    pub events: Events,
+    /// What happened so far.
+    pub report: Report,
+    /// What the site says; empty until the CD is read, and without one.
+    pub site: Site,
+    /// What the image allows; the defaults until it is read.
+    pub policy: Policy,
+    devices: Option<Devices>,
+    initramfs: Option<Initramfs>,
+    logger: Option<Child>,
+    dhcp: Vec<network::Client>,
+    /// Scripts whose `start` ran, so that their `stop` is due.
+    started: Vec<&'static str>,
+    notices: File,
+}
+
+/// The life of the agent; `notices` is its line to init, `start_ms` the kernel's time when that began. Returns an
+/// exit code.
+pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
+    let mut notices = File::from(notices);
+    logging::to_console_and_logger();
+    let events = match Events::new() {
+        Ok(events) => events,
+        Err(error) => {
+            let verdict = crate::verdict::Verdict::machine_fault(format!("the agent cannot take signals: {error}"));
+            let _ = writeln!(notices, "{}", Notice::End(verdict));
+            return 1;
+        }
+    };
+    // Roles are world-searchable here, the report is world-readable; everything private has its own mode.
+    let _ = fs::create_dir_all("/run/ctxinit");
+    let mut agent = Agent {
+        events,
+        report: Report::new(),
+        site: Site::default(),
+        policy: Policy::unread(),
+        devices: None,
+        initramfs: None,
+        logger: None,
+        dhcp: Vec::new(),
+        started: Vec::new(),
+        notices,
+    };
+    let millis = report::now_ms().saturating_sub(start_ms);
+    let note = format!("ctxinit {}", env!("CARGO_PKG_VERSION"));
+    phases::record(&mut agent, PhaseReport { name: "early", start_ms, millis, outcome: "ok", note });
+    let verdict = runner::run(PHASES, &mut agent, phases::record);
+    end::end(&mut agent, verdict);
+    0
+}
+
+impl Agent {
+    fn tell_init(&mut self, notice: &Notice) {
+        if let Err(error) = writeln!(self.notices, "{notice}") {
+            log::error!("init does not hear: {error}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Before and around the context: devices, image, policy, logging.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::poll::PollFlags;
+
+use super::channel::Channel;
+use super::notice::Notice;
+use super::protocol::ToLogger;
+use super::runner::{Done, Fault, machine_fault, site_fault};
+use super::{Agent, roles};
+use crate::clock::Deadline;
+use crate::devices::Devices;
+use crate::image::policy::{self, Policy};
+use crate::image::root::{self, Wanted};
+use crate::init::cmdline;
+use crate::network::names;
+use crate::syslog::collect::Sources;
+use crate::{cgroup, config, ids, logging, mounts, syslog};
+
+/// A device that is still coming is looked for again after an event, or after this time without one: a
+/// drive that becomes ready sends none.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Loads the drivers of what is there.
+pub fn devices(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
+    let mut devices = Devices::open().map_err(|error| machine_fault(format!("devices: {error}")))?;
+    let loaded = devices.coldplug();
+    agent.devices = Some(devices);
+    agent.tell_init(&Notice::Devices);
+    Ok(Done::Next(format!("{loaded} modules")))
+}
+
+/// Waits for a uevent, and loads what it wants; also returns at the deadline and when it is time to look again.
+pub fn wait_for_devices(agent: &mut Agent, deadline: Deadline) -> Result<(), Fault> {
+    let again = deadline.min(Deadline::after(LOOK_AGAIN));
+    match &mut agent.devices {
+        Some(devices) => {
+            agent.events.wait(&[(devices.as_fd(), PollFlags::POLLIN)], again)?;
+            devices.settle();
+        }
+        None => agent.events.sleep(again)?,
+    }
+    Ok(())
+}
+
+pub fn load_module(agent: &mut Agent, name: &str) {
+    if let Some(devices) = &mut agent.devices {
+        devices.load(name);
+    }
+}
+
+/// An initramfs that holds a policy is the image itself.
+pub fn no_image(_: &Agent) -> Option<String> {
+    Path::new(policy::PATH).exists().then(|| "the initramfs is the image".to_owned())
+}
+
+/// Finds the image's root, and goes on inside it.
+pub fn image(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let wanted = Wanted::parse(cmdline::value(&line, "root").as_deref()).map_err(site_fault)?;
+    load_module(agent, "overlay");
+    let found = loop {
+        let found = roles::ask(&mut agent.events, deadline, || root::find(&wanted).map_err(|error| error.to_string()))?;
+        match found {
+            Some(found) => {
+                if let Some(found) = found.map_err(site_fault)? {
+                    break found;
+                }
+            }
+            None => return Err(site_fault("a disk does not answer while the image is looked for")),
+        }
+        if deadline.passed() {
+            return Err(site_fault(format!("no device holds {wanted}")));
+        }
+        wait_for_devices(agent, deadline)?;
+    };
+    load_module(agent, &found.fstype);
+    agent.initramfs = Some(root::enter(&found).map_err(site_fault)?);
+    agent.tell_init(&Notice::Root);
+    Ok(Done::Next(format!("{} ({}), read-only", found.node, found.fstype)))
+}
+
+/// Reads what the image allows, and starts the log: from here on nothing that anybody logs is lost silently.
+pub fn policy(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
+    let text = fs::read(policy::PATH).map_err(|error| site_fault(format!("{}: {error}", policy::PATH)))?;
+    let policy: Policy = config::parse(policy::PATH, &text).map_err(site_fault)?;
+    agent.report.image = Some(policy.image.clone());
+    let note = format!("image {} version {}", policy.image.uuid, policy.image.version);
+    cgroup::prepare().map_err(machine_fault)?;
+    if Path::new(root::LAYER).exists() {
+        mounts::resize(root::LAYER, policy.overlay_mb).map_err(machine_fault)?;
+    }
+    start_logger(agent).map_err(|error| machine_fault(format!("logger: {error}")))?;
+    agent.policy = policy;
+    Ok(Done::Next(note))
+}
+
+fn start_logger(agent: &mut Agent) -> io::Result<()> {
+    let sources = Sources::open(Path::new("/dev/log"), Some(Path::new("/dev/kmsg"))).map_err(io::Error::other)?;
+    let (ours, theirs) = Channel::pair()?;
+    let keep = [sources.fds(), vec![roles::fd(&theirs)]].concat();
+    let child = roles::start(&mut agent.events, "logger", ids::LOGGER, &keep, || syslog::run(sources, theirs))?;
+    agent.logger = Some(child);
+    logging::attach_logger(ours);
+    Ok(())
+}
+
+/// Every device that this machine waits for is there: no more drivers, and the memory of the initramfs back.
+pub fn devices_done(agent: &mut Agent) {
+    agent.devices = None;
+    if let Some(initramfs) = agent.initramfs.take() {
+        initramfs.discard();
+    }
+}
+
+/// Without a server the log stays in the machine.
+pub fn no_syslog(agent: &Agent) -> Option<String> {
+    agent.site.syslog.is_none().then(|| "the context names no syslog server".to_owned())
+}
+
+/// Points the logger, which has collected since `policy`, at the site.
+pub fn logging(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
+    let Some(syslog) = agent.site.syslog.clone() else { return Ok(Done::Next(String::new())) };
+    let note = format!("{}:{} by {:?}", syslog.server, syslog.port, syslog.protocol).to_lowercase();
+    let target = ToLogger::Target { syslog, nameservers: names::own_nameservers() };
+    logging::with_logger(|logger| logger.send(&target, &[])).ok_or_else(|| machine_fault("the logger is gone"))?;
+    Ok(Done::Next(note))
+}

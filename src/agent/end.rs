@@ -1,0 +1,65 @@
+//! The orderly end: whatever happened before, these steps run, each bounded.
+
+use std::time::Duration;
+
+use nix::poll::PollFlags;
+use nix::sys::signal::Signal;
+use std::os::fd::AsFd;
+
+use super::notice::Notice;
+use super::protocol::{FromLogger, ToLogger};
+use super::report::{self, LogReport, PhaseReport};
+use super::{Agent, phases, scripts};
+use crate::clock::Deadline;
+use crate::logging;
+use crate::verdict::Verdict;
+
+/// For the last log records; a server that takes longer has stalled.
+const DRAIN: Duration = Duration::from_secs(10);
+/// The logger's answer comes after its own deadline.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Stops the scripts' services, tells the verdict in every way, and hands the machine back to init. The
+/// payload is stopped and its lease given back already: no job outlives the work phase.
+pub fn end(agent: &mut Agent, verdict: Verdict) {
+    agent.events.ending();
+    let start_ms = report::now_ms();
+    scripts::stop(agent);
+    for client in agent.dhcp.drain(..) {
+        let _ = client.child.signal(Signal::SIGKILL);
+    }
+    let millis = report::now_ms().saturating_sub(start_ms);
+    phases::record(agent, PhaseReport { name: "end", start_ms, millis, outcome: "ok", note: verdict.to_string() });
+    agent.report.verdict = Some(verdict.clone());
+    agent.report.log = drain_log(agent);
+    if agent.report.log.is_none() && agent.site.syslog.is_some() {
+        log::warn!("nobody can say how much of the log was delivered");
+    }
+    agent.report.save();
+    agent.report.send_to_host();
+    agent.tell_init(&Notice::End(verdict));
+}
+
+/// Delivers what is logged so far; `None` if no logger answers.
+fn drain_log(agent: &mut Agent) -> Option<LogReport> {
+    agent.logger.as_ref()?;
+    let drain = ToLogger::Drain { millis: DRAIN.as_millis() as u32 };
+    logging::with_logger(|logger| logger.send(&drain, &[]))?;
+    let deadline = Deadline::after(DRAIN + ANSWER);
+    loop {
+        let answer = logging::with_logger(|logger| logger.try_recv::<FromLogger>())?;
+        if let Some((FromLogger::Drained { delivered, undelivered }, _)) = answer {
+            // Without a server the log was never meant to leave the machine.
+            if undelivered > 0 && agent.site.syslog.is_some() {
+                log::warn!("{undelivered} log records were not delivered");
+            }
+            return Some(LogReport { delivered, undelivered });
+        }
+        let logger = agent.logger.as_ref()?;
+        if deadline.passed() || logger.try_wait().is_ok_and(|end| end.is_some()) {
+            return None;
+        }
+        // The channel lies with the log; its answer is seen within a fraction of a second.
+        agent.events.wait_through(&[(logger.as_fd(), PollFlags::POLLIN)], Deadline::after(Duration::from_millis(20)));
+    }
+}

@@ -1,0 +1,185 @@
+//! The agent's one place to wait.
+//!
+//! Whatever the agent waits for, it meanwhile forwards output to the log and notices that the machine
+//! is asked to end. Callers look themselves at what they waited for; nothing is done behind their back.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use thiserror::Error;
+
+use super::output::{Output, Source};
+use crate::clock::Deadline;
+use crate::logging;
+use crate::sys::process::{Child, Exit, Usage};
+use crate::sys::signals::{self, Signals};
+
+/// The machine is asked to end: power button, Ctrl-Alt-Del, or a signal.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("asked to end")]
+pub struct Stop;
+
+/// For a killed child to be gone.
+const DYING: Duration = Duration::from_millis(500);
+
+/// A stalled logger is tried again this often; its own queue empties within one round of its loop.
+const RETRY: u16 = 50;
+
+/// One stream of output among those of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputId(u64);
+
+/// Signals, output, and a word about the end.
+#[derive(Debug)]
+pub struct Events {
+    signals: Signals,
+    outputs: Vec<(OutputId, Output)>,
+    next_id: u64,
+    asked: bool,
+    ending: bool,
+}
+
+impl Events {
+    /// Takes the signals of this process.
+    ///
+    /// # Errors
+    /// Those of signalfd(2).
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { signals: signals::block()?, outputs: Vec::new(), next_id: 0, asked: false, ending: false })
+    }
+
+    /// Forwards this pipe to the log from now on.
+    pub fn add_output(&mut self, pipe: File, source: Source) -> OutputId {
+        let id = OutputId(self.next_id);
+        self.next_id += 1;
+        self.outputs.push((id, Output::new(pipe, source)));
+        id
+    }
+
+    /// Reads what a stream holds now and returns its last lines. A stream that somebody still writes to
+    /// (a script's daemon) is forwarded further.
+    pub fn finish_output(&mut self, id: OutputId) -> Vec<String> {
+        let Some(at) = self.outputs.iter().position(|(each, _)| *each == id) else { return Vec::new() };
+        let (_, mut output) = self.outputs.swap_remove(at);
+        // Once for a whole pipe, once for its end: more would wait for a daemon that never stops talking.
+        output.pump();
+        output.pump();
+        let tail = output.tail();
+        if !output.ended() {
+            self.outputs.push((id, output));
+        }
+        tail
+    }
+
+    /// From now on the end is under way and no longer interrupts a wait.
+    pub fn ending(&mut self) {
+        self.ending = true;
+    }
+
+    /// Whether the end is under way.
+    pub fn is_ending(&self) -> bool {
+        self.ending
+    }
+
+    /// Waits until one of `fds` is ready (true) or the deadline has come (false).
+    ///
+    /// # Errors
+    /// [`Stop`] when the machine is asked to end, unless that is under way.
+    pub fn wait(&mut self, fds: &[(BorrowedFd<'_>, PollFlags)], deadline: Deadline) -> Result<bool, Stop> {
+        loop {
+            if self.asked && !self.ending {
+                return Err(Stop);
+            }
+            let backlog = logging::with_logger(|logger| logger.flush().map(|()| logger.backlog()));
+            let ready = self.poll(fds, deadline, backlog.unwrap_or(0) > 0);
+            for signal in self.signals.by_ref() {
+                // SIGHUP comes from nobody who means the machine; children are waited for by pidfd.
+                if matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR) {
+                    self.asked = true;
+                }
+            }
+            self.pump();
+            if ready {
+                return Ok(true);
+            }
+            if deadline.passed() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// As [`Events::wait`], for the steps of an end: a wish to end does not interrupt them, and is not forgotten.
+    pub fn wait_through(&mut self, fds: &[(BorrowedFd<'_>, PollFlags)], deadline: Deadline) -> bool {
+        let ending = std::mem::replace(&mut self.ending, true);
+        let ready = self.wait(fds, deadline) == Ok(true);
+        self.ending = ending;
+        ready
+    }
+
+    fn poll(&self, fds: &[(BorrowedFd<'_>, PollFlags)], deadline: Deadline, logger_stalls: bool) -> bool {
+        let mut set: Vec<PollFd<'_>> = fds.iter().map(|(fd, flags)| PollFd::new(*fd, *flags)).collect();
+        set.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
+        // An ended pipe is always ready: it only waits to be finished.
+        let open = self.outputs.iter().filter(|(_, output)| !output.ended());
+        set.extend(open.map(|(_, output)| PollFd::new(output.as_fd(), PollFlags::POLLIN)));
+        let timeout = deadline.poll_timeout();
+        let timeout = if logger_stalls { timeout.min(PollTimeout::from(RETRY)) } else { timeout };
+        match poll(&mut set, timeout) {
+            Ok(_) => set.iter().take(fds.len()).any(|fd| fd.any().unwrap_or(false)),
+            Err(Errno::EINTR) => false,
+            Err(errno) => {
+                // Cannot happen with these arguments; if it does, do not spin.
+                log::error!("poll: {errno}");
+                std::thread::sleep(Duration::from_millis(100));
+                false
+            }
+        }
+    }
+
+    fn pump(&mut self) {
+        for (_, output) in &mut self.outputs {
+            output.pump();
+        }
+    }
+
+    /// Waits for a child; `None` at the deadline.
+    ///
+    /// # Errors
+    /// [`Stop`], as [`Events::wait`].
+    pub fn wait_child(&mut self, child: &Child, deadline: Deadline) -> Result<Option<(Exit, Usage)>, Stop> {
+        loop {
+            match child.try_wait() {
+                Ok(Some(end)) => return Ok(Some(end)),
+                Ok(None) => {}
+                Err(error) => {
+                    log::error!("process {}: {error}", child.pid());
+                    return Ok(None);
+                }
+            }
+            if !self.wait(&[(child.as_fd(), PollFlags::POLLIN)], deadline)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Kills a child that is of no more use, and takes its status. One in the kernel's hands dies when the kernel
+    /// lets go of it; nobody waits for that.
+    pub fn bury(&mut self, child: &Child) {
+        let _ = child.signal(Signal::SIGKILL);
+        self.wait_through(&[(child.as_fd(), PollFlags::POLLIN)], Deadline::after(DYING));
+        let _ = child.try_wait();
+    }
+
+    /// Sleeps.
+    ///
+    /// # Errors
+    /// [`Stop`], as [`Events::wait`].
+    pub fn sleep(&mut self, deadline: Deadline) -> Result<(), Stop> {
+        self.wait(&[], deadline).map(drop)
+    }
+}

@@ -1,0 +1,118 @@
+//! Running the site's scripts under a deadline.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::poll::PollFlags;
+use nix::sys::signal::Signal;
+use std::os::fd::AsFd;
+
+use super::Agent;
+use super::events::{Events, Stop};
+use super::output::Source;
+use super::runner::{Done, Fault, machine_fault, site_fault};
+use crate::cgroup::{Cgroup, populated};
+use crate::clock::Deadline;
+use crate::context::medium::COPY;
+use crate::script::{self, CONTEXT_DIR};
+use crate::sys::process::{Child, Exit};
+
+/// Between SIGTERM and the end of the whole tree.
+const GRACE: Duration = Duration::from_secs(2);
+/// 400 processes of a fork bomb took 0.2 s on a loaded machine with two processors.
+const KILLED: Duration = Duration::from_secs(5);
+/// For each script's `stop`.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why a script is not run.
+pub fn missing(agent: &Agent, file: &str) -> Option<String> {
+    if agent.report.medium.is_none() {
+        return Some("no context CD".to_owned());
+    }
+    (!Path::new(COPY).join(file).exists()).then(|| format!("no {file} on the context CD"))
+}
+
+/// `prolog.sh start`, `epilog.sh start`.
+pub fn start(agent: &mut Agent, name: &'static str, deadline: Deadline) -> Result<Done, Fault> {
+    let file = format!("{name}.sh");
+    let text = fs::read(format!("{COPY}/{file}")).map_err(|error| site_fault(format!("{file}: {error}")))?;
+    if let Some(fault) = script::fault(&text) {
+        return Err(site_fault(format!("{file}: {fault}")));
+    }
+    // Its `stop` is due whatever becomes of `start`: it may have done half of its work.
+    agent.started.push(name);
+    let ended = run(&mut agent.events, name, "start", deadline)?;
+    ended.map(Done::Next).map_err(|why| site_fault(format!("{file}: {why}")))
+}
+
+/// `epilog.sh stop`, then `prolog.sh stop`, for those whose `start` ran.
+pub fn stop(agent: &mut Agent) {
+    while let Some(name) = agent.started.pop() {
+        match run(&mut agent.events, name, "stop", Deadline::after(STOP_LIMIT)) {
+            Ok(Ok(note)) => log::info!("{name}.sh stop: {note}"),
+            Ok(Err(why)) => log::warn!("{name}.sh stop: {why}"),
+            Err(_) => log::warn!("{name}.sh stop: not run"),
+        }
+    }
+}
+
+/// Runs one script to its end. What it started and left running stays, as it is the site's, and is counted.
+fn run(events: &mut Events, name: &str, action: &str, deadline: Deadline) -> Result<Result<String, String>, Fault> {
+    let cgroup = Cgroup::create(&format!("{name}-{action}")).map_err(machine_fault)?;
+    let running = script::start(CONTEXT_DIR, &format!("{name}.sh"), action, &cgroup);
+    let running = running.map_err(|error| site_fault(format!("{name}.sh: {error}")))?;
+    let source = Source { tag: name.to_owned(), pid: running.child.pid().as_raw() as u32, job: None, show: true };
+    let output = events.add_output(running.output, source);
+    let waited = events.wait_child(&running.child, deadline);
+    let ended = match waited {
+        Ok(Some((exit, _))) if exit.success() => Ok(exit),
+        Ok(Some((exit, _))) => Err(exit.to_string()),
+        // The end of the machine interrupts a script; it does not interrupt its killing.
+        Ok(None) | Err(Stop) => {
+            let all = end_tree(events, &cgroup, &running.child, GRACE);
+            events.bury(&running.child);
+            let what = if all { "was killed with all that it started" } else { "could not be killed" };
+            Err(format!("ran into its deadline and {what}"))
+        }
+    };
+    let tail = events.finish_output(output);
+    waited?;
+    Ok(match ended {
+        Ok(exit) => Ok(left_running(exit, cgroup.members().len())),
+        Err(what) => Err(with_tail(what, &tail)),
+    })
+}
+
+fn left_running(exit: Exit, left: usize) -> String {
+    match left {
+        0 => exit.to_string(),
+        1 => format!("{exit}, 1 process left running"),
+        _ => format!("{exit}, {left} processes left running"),
+    }
+}
+
+/// The last line of a failed script usually says why.
+fn with_tail(what: String, tail: &[String]) -> String {
+    tail.last().map_or_else(|| what.clone(), |line| format!("{what}; last line: {line}"))
+}
+
+/// SIGTERM to the first process, then SIGKILL to everybody, until nobody is left. False if somebody is.
+pub fn end_tree(events: &mut Events, cgroup: &Cgroup, child: &Child, grace: Duration) -> bool {
+    if !grace.is_zero() && child.signal(Signal::SIGTERM).is_ok() {
+        events.wait_through(&[(child.as_fd(), PollFlags::POLLIN)], Deadline::after(grace));
+    }
+    if let Err(error) = cgroup.kill() {
+        log::error!("{error}");
+    }
+    let changes = match cgroup.events() {
+        Ok(changes) => changes,
+        Err(error) => {
+            log::error!("{error}");
+            return false;
+        }
+    };
+    let deadline = Deadline::after(KILLED);
+    while populated(&changes) && events.wait_through(&[(changes.as_fd(), PollFlags::POLLPRI)], deadline) {}
+    !populated(&changes)
+}

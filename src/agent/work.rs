@@ -1,0 +1,249 @@
+//! The work phase: the worker claims, the agent decides and runs, the worker settles.
+
+use std::time::Duration;
+
+use super::job::{self, Ended};
+use super::patience::Patience;
+use super::protocol::{Fate, FromWorker, ToWorker, Token};
+use super::report::{self, TokenReport};
+use super::runner::{Done, Fault, machine_fault, site_fault};
+use super::worker::Worker;
+use super::{Agent, network};
+use crate::clock::Deadline;
+use crate::context::site::{Limits, Work};
+use crate::payload::outcome::{End, Outcome};
+use crate::verdict::Verdict;
+
+/// Between two claims that found nothing. Doubled up to the second; a thousand machines must not ask in step.
+const IDLE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// Between two claims that failed.
+const FAULT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// The worker bounds each claim itself (`work::run`); one that says nothing for longer is lost.
+const CLAIM_LIMIT: Duration = Duration::from_secs(600);
+/// It settles a token while its lock lives; this is for the last call.
+const SETTLE_MARGIN: Duration = Duration::from_secs(60);
+/// When the machine ends: a call that is under way (30 s), and giving the token back (10 s).
+const FAREWELL: Duration = Duration::from_secs(45);
+/// A payload that fails this often in a row fails for a reason that the next token does not change; every
+/// further try would only add to the leases of somebody's token.
+const MAX_FAILURES: u32 = 3;
+
+/// What was done so far.
+#[derive(Default)]
+struct Tally {
+    jobs: u32,
+    completed: u32,
+    failures_in_row: u32,
+    /// How long the worker may take to settle a token.
+    settle: Duration,
+}
+
+/// Claims, runs and completes until there is a reason to end.
+pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
+    let Some(source) = agent.site.work.clone().or_else(|| agent.policy.work.clone()) else {
+        // A site may do everything in its scripts; without a CD nobody has said anything at all.
+        return match agent.report.medium {
+            Some(_) => Ok(Done::End(Verdict::done("the scripts are done, and no work source is named"))),
+            None => Err(site_fault("no context CD, and the image names no work source")),
+        };
+    };
+    let Work::Topos(topos) = &source;
+    let settle = Duration::from_secs((*topos.lock_secs.get()).into()) + SETTLE_MARGIN;
+    let mut worker = Worker::start(agent, source).map_err(site_fault)?;
+    let mut tally = Tally { settle, ..Tally::default() };
+    let result = serve(agent, &mut worker, &mut tally);
+    worker.dismiss(agent);
+    result.map(Done::End)
+}
+
+/// The loop of one slot.
+fn serve(agent: &mut Agent, worker: &mut Worker, tally: &mut Tally) -> Result<Verdict, Fault> {
+    let Limits { idle_secs, fault_secs } = agent.site.limits;
+    let secs = |secs: u32| Duration::from_secs(secs.into());
+    let mut idle = Patience::new(IDLE, secs(idle_secs));
+    let mut fault = Patience::new(FAULT, secs(fault_secs));
+    loop {
+        match claim(agent, worker)? {
+            FromWorker::Claimed(token) => {
+                if let Some(verdict) = one_token(agent, worker, tally, token)? {
+                    return Ok(verdict);
+                }
+                idle = Patience::new(IDLE, secs(idle_secs));
+                fault = Patience::new(FAULT, secs(fault_secs));
+            }
+            FromWorker::NoWork => {
+                fault = Patience::new(FAULT, secs(fault_secs));
+                match idle.next() {
+                    Some(pause) => pause_for(agent, pause)?,
+                    None => return Ok(tally.verdict()),
+                }
+            }
+            FromWorker::Fault { why } => match fault.next() {
+                Some(pause) => {
+                    log::warn!("work source: {why}; next try in {} s", pause.as_secs());
+                    pause_for(agent, pause)?;
+                }
+                None => return Err(machine_fault(format!("no work source for {fault_secs} s: {why}"))),
+            },
+            FromWorker::Refused { why, broken: false } => return Ok(Verdict::refused(why)),
+            FromWorker::Refused { why, broken: true } => return Ok(Verdict::grid_fault(why)),
+            FromWorker::LeaseLost { why } => return Err(nonsense(&format!("a lost lease without a claim: {why}"))),
+            FromWorker::Settled { note, .. } => {
+                return Err(nonsense(&format!("a settled token without a claim: {note}")));
+            }
+        }
+    }
+}
+
+fn nonsense(what: &str) -> Fault {
+    machine_fault(format!("the worker reports {what}"))
+}
+
+/// Asks for a token.
+fn claim(agent: &mut Agent, worker: &mut Worker) -> Result<FromWorker, Fault> {
+    worker.send(&ToWorker::Claim, &[])?;
+    let answer = worker.answer(agent, CLAIM_LIMIT);
+    if let Err(Fault::Stop) = answer {
+        // The claim is under way: the worker gives back what it brings, unless it is on its way to us already.
+        agent.events.ending();
+        worker.send(&ToWorker::Stop, &[])?;
+        if let Ok(FromWorker::Claimed(token)) = worker.answer(agent, FAREWELL) {
+            let (fate, note) = settled(agent, worker, FAREWELL)?;
+            log::info!("token {}: {fate:?}, {note}", token.id);
+        }
+    }
+    answer
+}
+
+/// The worker's word on what became of the token. A wish to end shortens the wait, but the worker is heard out.
+fn settled(agent: &mut Agent, worker: &mut Worker, limit: Duration) -> Result<(Fate, String), Fault> {
+    let mut limit = limit;
+    loop {
+        match worker.answer(agent, limit) {
+            Ok(FromWorker::Settled { fate, note }) => return Ok((fate, note)),
+            // It crossed our word on the way; what became of the token is still to come.
+            Ok(FromWorker::LeaseLost { .. }) => {}
+            Ok(other) => return Err(nonsense(&format!("{other:?} where a settled token was due"))),
+            Err(Fault::Stop) if !agent.events.is_ending() => {
+                agent.events.ending();
+                worker.send(&ToWorker::Stop, &[])?;
+                limit = FAREWELL;
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+}
+
+/// One token from claim to settlement. A verdict ends the machine.
+fn one_token(
+    agent: &mut Agent,
+    worker: &mut Worker,
+    tally: &mut Tally,
+    token: Token,
+) -> Result<Option<Verdict>, Fault> {
+    let start_ms = report::now_ms();
+    log::info!("token {}: claimed", token.id);
+    let body = worker.take_body();
+    let ended = job::run(agent, tally.jobs, &token, &body, worker);
+    tally.jobs += 1;
+    let limit = if ended.outcome.end == End::Stopped {
+        agent.events.ending();
+        FAREWELL
+    } else {
+        tally.settle
+    };
+    let word = match &ended.result {
+        Some(result) => worker.send(&ToWorker::Finished, result),
+        None => worker.send(&ToWorker::Release { why: ended.outcome.end.to_string() }, &[]),
+    };
+    let settled = word.and_then(|()| settled(agent, worker, limit));
+    // Whatever went wrong with the worker, the token was here and is in the report.
+    let (fate, note, fault) = match settled {
+        Ok((fate, note)) => (fate, note, None),
+        Err(fault) => (Fate::Stranded, "the worker could not settle it; its lock will run out".to_owned(), Some(fault)),
+    };
+
+    tell(&token, &ended, fate, &note);
+    tally.count(fate, &ended.outcome);
+    let dirty = ended.dirty;
+    let end = ended.outcome.end.to_string();
+    agent.report.add_token(token_report(token, start_ms, ended, fate, note));
+    agent.report.save();
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
+    if agent.events.is_ending() {
+        return Err(Fault::Stop);
+    }
+    if dirty {
+        return Ok(Some(Verdict::machine_fault("processes of a job could not be killed: no more work here")));
+    }
+    if tally.failures_in_row >= MAX_FAILURES {
+        return Ok(Some(Verdict::machine_fault(format!("{MAX_FAILURES} jobs in a row failed, the last: {end}"))));
+    }
+    Ok(None)
+}
+
+fn token_report(token: Token, start_ms: u64, ended: Ended, fate: Fate, note: String) -> TokenReport {
+    let Ended { name, outcome, result, .. } = ended;
+    TokenReport {
+        id: token.id,
+        job: name,
+        start_ms,
+        millis: outcome.wall_millis,
+        end: outcome.end.to_string(),
+        fate,
+        note,
+        result_bytes: result.map_or(0, |result| result.len() as u64),
+        usage: outcome.usage,
+        left_behind: outcome.left_behind,
+        // The site's log has every line; the report says what a failure said last.
+        tail: if fate == Fate::Completed { Vec::new() } else { outcome.tail },
+    }
+}
+
+/// The line that people watch for.
+fn tell(token: &Token, ended: &Ended, fate: Fate, note: &str) {
+    let Outcome { end, wall_millis: millis, left_behind, .. } = &ended.outcome;
+    let id = &token.id;
+    let left = match left_behind {
+        0 => String::new(),
+        1 => ", 1 process left behind and killed".to_owned(),
+        count => format!(", {count} processes left behind and killed"),
+    };
+    let fate = match fate {
+        Fate::Completed => {
+            let bytes = ended.result.as_ref().map_or(0, Vec::len);
+            return log::info!("token {id}: completed, {millis} ms, result {bytes} bytes{left}");
+        }
+        Fate::Released => "released",
+        Fate::Lost => "lost",
+        Fate::Stranded => "stranded",
+    };
+    log::warn!("token {id}: {fate}, {millis} ms, {end}{left}; {note}");
+}
+
+/// Waits, and renews DHCP leases meanwhile.
+fn pause_for(agent: &mut Agent, pause: Duration) -> Result<(), Fault> {
+    network::attend_or_warn(agent);
+    Ok(agent.events.sleep(Deadline::after(pause))?)
+}
+
+impl Tally {
+    fn count(&mut self, fate: Fate, outcome: &Outcome) {
+        self.completed += u32::from(fate == Fate::Completed);
+        // A success that could not be stored counts as a failure too: the same token would come again at once.
+        let done = fate == Fate::Completed && outcome.success();
+        self.failures_in_row = if done { 0 } else { self.failures_in_row + 1 };
+    }
+
+    /// There is no more work.
+    fn verdict(&self) -> Verdict {
+        match (self.jobs, self.completed) {
+            (0, _) => Verdict::no_work("nothing to do"),
+            (jobs, 0) => Verdict::machine_fault(format!("none of {jobs} tokens completed")),
+            (jobs, completed) if jobs == completed => Verdict::done(format!("{completed} tokens completed")),
+            (jobs, completed) => Verdict::done(format!("{completed} of {jobs} tokens completed")),
+        }
+    }
+}
