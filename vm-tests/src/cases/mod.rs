@@ -1,0 +1,45 @@
+//! One file a case, or a few cases that differ in one word.
+
+mod agent_dies;
+mod bad_context;
+mod bad_image;
+mod daemon;
+mod dhcp_silent;
+mod no_cd;
+mod no_console;
+mod payload_fails;
+mod power_button;
+mod prolog_fails;
+mod prolog_hangs;
+mod server_late;
+mod three_buses;
+mod truncated_cd;
+mod two_cds;
+mod whole_slice;
+
+use crate::case::Case;
+
+/// Those that take longest come first, so that the last one does not run alone for long.
+pub const ALL: &[Case] = &[
+    whole_slice::CASE,
+    server_late::CASE,
+    dhcp_silent::CASE,
+    prolog_hangs::CASE,
+    daemon::CASE,
+    payload_fails::CASE,
+    agent_dies::CASE,
+    power_button::CASE,
+    no_console::CASE,
+    three_buses::VIRTIO,
+    three_buses::SCSI,
+    three_buses::IDE,
+    prolog_fails::CASE,
+    no_cd::OPTIONAL,
+    no_cd::REQUIRED,
+    two_cds::CASE,
+    truncated_cd::CASE,
+    bad_context::UNKNOWN_KEY,
+    bad_context::BAD_VALUE,
+    bad_context::BAD_VARIABLES,
+    bad_image::CASE,
+];

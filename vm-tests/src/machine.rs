@@ -1,0 +1,222 @@
+//! A machine: what it is made of, while it runs, and after its end.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::lines::Lines;
+use crate::process::Process;
+use crate::qmp;
+use crate::stage::Stage;
+
+/// scripts/vm ends QEMU at the case's deadline; it gets this much longer to say so.
+const SLACK: u32 = 20;
+/// What a host reads last of a machine.
+const END: &str = "ctxinit: end ";
+
+/// A CD and what it hangs on.
+pub struct Medium {
+    pub image: PathBuf,
+    pub bus: &'static str,
+}
+
+impl Medium {
+    pub fn virtio(image: PathBuf) -> Self {
+        Self { image, bus: "virtio" }
+    }
+}
+
+/// A machine to be.
+pub struct Machine {
+    dir: PathBuf,
+    deadline: u32,
+    lines: Arc<Lines>,
+    words: Vec<OsString>,
+    qemu: Vec<OsString>,
+    console: bool,
+}
+
+impl Machine {
+    pub fn new(stage: &Stage) -> Self {
+        let (dir, deadline, lines) = (stage.dir.clone(), stage.case.deadline, Arc::clone(&stage.console));
+        Self { dir, deadline, lines, words: Vec::new(), qemu: Vec::new(), console: true }
+    }
+
+    /// More of scripts/vm's words.
+    pub fn words<const N: usize>(mut self, words: [&str; N]) -> Self {
+        self.words.extend(words.map(OsString::from));
+        self
+    }
+
+    /// One more.
+    pub fn word(mut self, word: impl AsRef<OsStr>) -> Self {
+        self.words.push(word.as_ref().to_owned());
+        self
+    }
+
+    /// Words for QEMU itself.
+    pub fn qemu<const N: usize>(mut self, words: [&str; N]) -> Self {
+        self.qemu.extend(words.map(OsString::from));
+        self
+    }
+
+    /// The context CD.
+    pub fn cd(self, medium: &Medium) -> Self {
+        self.words(["--cd"]).word(&medium.image).words(["--bus", medium.bus])
+    }
+
+    /// There is no console in it, so there is no line of it either.
+    pub fn no_console(mut self) -> Self {
+        self.console = false;
+        self.words(["--no-console"])
+    }
+
+    /// Switches it on.
+    pub fn boot(self) -> Result<Running, String> {
+        let monitor = self.dir.join("qmp");
+        let mut command = Command::new("scripts/vm");
+        command.args(["--timeout", &self.deadline.to_string(), "--console"]).arg(self.dir.join("console.log"));
+        command.arg("--report").arg(self.dir.join("report.json")).args(&self.words).arg("--").args(&self.qemu);
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", monitor.display()));
+        let mut process = Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+        let (Some(report), Some(errors)) = (process.child().stdout.take(), process.child().stderr.take()) else {
+            return Err("scripts/vm without pipes".to_owned());
+        };
+        let lines = Arc::clone(&self.lines);
+        let reader = thread::spawn(move || lines.read(errors));
+        let report = thread::spawn(move || io::read_to_string(report).unwrap_or_default());
+        Ok(Running { machine: self, process, monitor, reader, report })
+    }
+
+    /// Switches it on, and waits for its end.
+    pub fn run(self) -> Result<Ended, String> {
+        self.boot()?.end()
+    }
+}
+
+/// A machine that runs. It is ended when this is dropped.
+pub struct Running {
+    machine: Machine,
+    process: Process,
+    monitor: PathBuf,
+    reader: JoinHandle<()>,
+    report: JoinHandle<String>,
+}
+
+impl Running {
+    /// Presses the power button.
+    pub fn power_button(&self) -> Result<(), String> {
+        qmp::power_button(&self.monitor)
+    }
+
+    /// For as long as it may take anything in this machine.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.machine.deadline.into())
+    }
+
+    /// Waits for a line on the console that holds these words.
+    pub fn wait_console(&self, words: &str) -> Result<(), String> {
+        let what = format!("a console line with {words:?}");
+        self.machine.lines.wait_for(self.patience(), &what, |line| line.contains(words))
+    }
+
+    /// Waits for the end, and checks what holds for every machine: it tells why it ended, in the same words on the
+    /// console and in the report, and its kernel has not panicked.
+    pub fn end(mut self) -> Result<Ended, String> {
+        let limit = Duration::from_secs((self.machine.deadline + SLACK).into());
+        let waited = self.process.wait(limit);
+        drop(self.process);
+        let _ = self.reader.join();
+        let (console, report) = (self.machine.lines.all(), self.report.join().unwrap_or_default());
+        // As timeout(1) has it.
+        if waited?.code() == Some(124) {
+            return Err(format!("expected the machine to end within {} s", self.machine.deadline));
+        }
+        let ended = Ended { console, report: serde_json::from_str(&report).unwrap_or_default() };
+        ended.expect_no_console("Kernel panic")?;
+        let verdict = ended.verdict().ok_or("expected a report with a verdict, got none")?;
+        let ends: Vec<&String> = ended.console.iter().filter(|line| line.starts_with(END)).collect();
+        match ends.as_slice() {
+            [line] if self.machine.console && **line == format!("{END}{verdict}") => Ok(ended),
+            [] if !self.machine.console => Ok(ended),
+            other => Err(format!("expected one console line \"{END}{verdict}\", as the report has it, got {other:?}")),
+        }
+    }
+}
+
+/// A machine after its end.
+pub struct Ended {
+    console: Vec<String>,
+    report: Value,
+}
+
+impl Ended {
+    /// Code and text, as the report has them.
+    fn verdict(&self) -> Option<String> {
+        let verdict = &self.report["verdict"];
+        Some(format!("{} {}", verdict["code"].as_u64()?, verdict["text"].as_str()?))
+    }
+
+    /// Checks code and text, word for word.
+    pub fn expect_end(&self, expected: &str) -> Result<(), String> {
+        let verdict = self.verdict().unwrap_or_default();
+        if verdict == expected { Ok(()) } else { Err(format!("expected the end {expected:?}, got {verdict:?}")) }
+    }
+
+    /// Checks for a console line that starts so.
+    pub fn expect_console(&self, line: &str) -> Result<(), String> {
+        self.position(line).map(drop)
+    }
+
+    /// Checks for a console line that ends so.
+    pub fn expect_console_end(&self, end: &str) -> Result<(), String> {
+        let found = self.console.iter().any(|line| line.ends_with(end));
+        if found { Ok(()) } else { Err(format!("expected a console line that ends in {end:?}, there is none")) }
+    }
+
+    /// Checks for console lines in this order.
+    pub fn expect_order(&self, lines: &[&str]) -> Result<(), String> {
+        let places = lines.iter().map(|line| self.position(line)).collect::<Result<Vec<_>, _>>()?;
+        if places.is_sorted() { Ok(()) } else { Err(format!("expected the console lines {lines:?} in this order")) }
+    }
+
+    /// The first line that starts so.
+    fn position(&self, line: &str) -> Result<usize, String> {
+        let found = self.console.iter().position(|each| each.starts_with(line));
+        found.ok_or_else(|| format!("expected a console line that starts with {line:?}, there is none"))
+    }
+
+    /// Checks that no console line holds these words.
+    pub fn expect_no_console(&self, words: &str) -> Result<(), String> {
+        match self.console.iter().find(|line| line.contains(words)) {
+            None => Ok(()),
+            Some(line) => Err(format!("expected no console line with {words:?}, got {line:?}")),
+        }
+    }
+
+    /// Checks how a phase ended, `None` if it was never come to.
+    pub fn expect_phase(&self, name: &str, outcome: Option<&str>) -> Result<(), String> {
+        let phases = self.report["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let found = phases.iter().find(|phase| phase["name"] == name).and_then(|phase| phase["outcome"].as_str());
+        let tell = |outcome: Option<&str>| outcome.unwrap_or("not in the report").to_owned();
+        if found == outcome {
+            return Ok(());
+        }
+        Err(format!("expected phase {name} {}, it is {}", tell(outcome), tell(found)))
+    }
+
+    /// Checks one value of the report, by its JSON pointer.
+    pub fn expect_report(&self, pointer: &str, expected: impl Into<Value>) -> Result<(), String> {
+        let (expected, found) = (expected.into(), self.report.pointer(pointer));
+        if found == Some(&expected) {
+            return Ok(());
+        }
+        Err(format!("expected {expected} at {pointer} of the report, got {}", found.unwrap_or(&Value::Null)))
+    }
+}

@@ -1,0 +1,145 @@
+//! What a site has: a token pool, a syslog receiver, and a context CD that names both.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::http;
+use crate::process::Process;
+use crate::stage::{CTXTOOL, Stage};
+use crate::syslog::Receiver;
+
+/// The host's loopback, as a guest on QEMU's user network sees it.
+pub const HOST: &str = "10.0.2.2";
+/// Pools of every case; each case has a server of its own.
+pub const WORK: &str = "work";
+pub const RESULTS: &str = "results";
+
+/// A token pool server and a syslog receiver.
+pub struct Site {
+    /// Where everything of the case is kept.
+    dir: PathBuf,
+    server: Option<Process>,
+    /// Of the token server, also while it is down.
+    pub port: u16,
+    pub syslog: Receiver,
+}
+
+/// A token, as a listing of its pool has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub id: String,
+    pub locked: bool,
+    pub leases: u64,
+}
+
+impl Site {
+    /// Starts both.
+    pub fn start(stage: &Stage) -> Result<Self, String> {
+        let syslog = Receiver::start().map_err(|error| format!("syslog receiver: {error}"))?;
+        let mut site = Self { dir: stage.dir.clone(), server: None, port: 0, syslog };
+        site.start_server()?;
+        Ok(site)
+    }
+
+    /// Ends the token server.
+    pub fn stop_server(&mut self) {
+        self.server = None;
+    }
+
+    /// Starts the token server, again at its old port.
+    pub fn start_server(&mut self) -> Result<(), String> {
+        let mut command = Command::new(CTXTOOL);
+        command
+            .arg("token-server")
+            .arg("--dir")
+            .arg(self.dir.join("pools"))
+            .arg("--listen")
+            .arg(format!("127.0.0.1:{}", self.port));
+        let mut server = Process::start(command.stdout(Stdio::piped()))?;
+        let output = server.child().stdout.take().ok_or("no standard output")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).map_err(|error| format!("token server: {error}"))?;
+        let port = line.split_once("http://127.0.0.1:").and_then(|(_, rest)| rest.split_once('/')?.0.parse().ok());
+        self.port = port.ok_or_else(|| format!("the token server says {line:?} and no port"))?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// `context.json`.
+    pub fn context(&self) -> String {
+        json!({
+            "syslog": {"server": HOST, "port": self.syslog.port},
+            "work": {"topos": {
+                "url": format!("http://{HOST}:{}/4.1", self.port),
+                "pool": WORK,
+                "results": RESULTS,
+                "lock_secs": 60,
+            }},
+            // The pools are filled before the machine boots: once there is nothing, there will be nothing.
+            "limits": {"idle_secs": 1, "fault_secs": 90},
+        })
+        .to_string()
+    }
+
+    /// Puts tokens into the pool.
+    pub fn fill(&self, tokens: &[&str]) -> Result<(), String> {
+        let path = format!("/4.1/pools/{WORK}/tokens/");
+        http::ask(self.port, "POST", &path, "Content-Type: text/plain\r\n", &tokens.join("\n")).map(drop)
+    }
+
+    /// What a pool holds.
+    pub fn tokens(&self, pool: &str) -> Result<Vec<Token>, String> {
+        let path = format!("/4.1/pools/{pool}/tokens/");
+        let listing = http::ask(self.port, "GET", &path, "Accept: application/json\r\n", "")?;
+        let rows: Value = serde_json::from_str(&listing).map_err(|error| format!("GET {path}: {error}"))?;
+        let field = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        let token = |row: &Value| Token {
+            id: field(row, "Name"),
+            locked: !field(row, "Timeout").is_empty(),
+            leases: field(row, "Leases").parse().unwrap_or(0),
+        };
+        // An empty pool is null.
+        Ok(rows.as_array().map(|rows| rows.iter().map(token).collect()).unwrap_or_default())
+    }
+
+    /// The values of a pool's tokens.
+    pub fn values(&self, pool: &str) -> Result<Vec<String>, String> {
+        let value =
+            |token: &Token| http::ask(self.port, "GET", &format!("/4.1/pools/{pool}/tokens/{}", token.id), "", "");
+        self.tokens(pool)?.iter().map(value).collect()
+    }
+
+    /// Checks that the pool still holds these many tokens, none of them locked.
+    pub fn expect_free(&self, count: usize) -> Result<(), String> {
+        let tokens = self.tokens(WORK)?;
+        let right = tokens.len() == count && tokens.iter().all(|token| !token.locked);
+        if right { Ok(()) } else { Err(format!("expected {count} free tokens in the pool, found {tokens:?}")) }
+    }
+
+    /// Checks that a program's record came, word for word.
+    pub fn expect_record(&self, app: &str, text: &str) -> Result<(), String> {
+        let records = self.syslog.records();
+        if records.iter().any(|record| record.app == app && record.text == text) {
+            return Ok(());
+        }
+        let same: Vec<_> = records.into_iter().filter(|record| record.app == app).map(|record| record.text).collect();
+        Err(format!("expected the record {app}: {text:?} at the syslog receiver, of {app} it got {same:?}"))
+    }
+
+    /// Waits for a record of a program.
+    pub fn wait_record(&self, limit: Duration, text: &str) -> Result<(), String> {
+        self.syslog.lines().wait_for(limit, &format!("the record {text:?}"), |line| line.ends_with(text))
+    }
+}
+
+impl Drop for Site {
+    /// Keeps the log, for whoever looks into a failure.
+    fn drop(&mut self) {
+        let _ = fs::write(self.dir.join("syslog.log"), self.syslog.lines().all().join("\n") + "\n");
+    }
+}

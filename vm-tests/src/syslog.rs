@@ -1,0 +1,94 @@
+//! A syslog receiver: RFC 5424 records with their length in front (RFC 6587, 3.4.1), over TCP.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+
+use crate::lines::Lines;
+
+/// Takes records from anybody for as long as this process lives.
+pub struct Receiver {
+    /// Where it listens.
+    pub port: u16,
+    records: Arc<Lines>,
+}
+
+/// As far as cases look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub host: String,
+    pub app: String,
+    pub text: String,
+}
+
+impl Receiver {
+    pub fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        let records = Arc::new(Lines::default());
+        let shared = Arc::clone(&records);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let records = Arc::clone(&shared);
+                thread::spawn(move || take(stream, &records));
+            }
+        });
+        Ok(Self { port, records })
+    }
+
+    /// Raw records, to be waited for.
+    pub fn lines(&self) -> &Lines {
+        &self.records
+    }
+
+    /// Everything that came so far and is a record.
+    pub fn records(&self) -> Vec<Record> {
+        self.records.all().iter().filter_map(|line| parse(line)).collect()
+    }
+}
+
+/// A stream that is no sequence of counted records ends here, and the case misses its lines.
+fn take(stream: impl Read, records: &Lines) {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut length = Vec::new();
+        let _ = stream.read_until(b' ', &mut length);
+        let Ok(length) = String::from_utf8_lossy(&length).trim_end().parse::<usize>() else { return };
+        let mut record = vec![0; length];
+        if stream.read_exact(&mut record).is_err() {
+            return;
+        }
+        records.push(String::from_utf8_lossy(&record).into_owned());
+    }
+}
+
+/// `<PRI>1 TIME HOST APP PROCID MSGID STRUCTURED-DATA TEXT`
+fn parse(record: &str) -> Option<Record> {
+    let mut words = record.splitn(7, ' ');
+    let version = words.next()?;
+    let (_, host, app) = (words.next()?, words.next()?.to_owned(), words.next()?.to_owned());
+    let (_, _, rest) = (words.next()?, words.next()?, words.next()?);
+    // Values of structured data are quoted and may hold blanks, but no unescaped `]`.
+    let text = if rest.starts_with('[') { rest.split_once("] ")?.1 } else { rest.strip_prefix("- ")? };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
+    version.ends_with(">1").then_some(Record { host, app, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counted_records_are_taken_apart() {
+        let one = "<14>1 2026-01-01T00:00:00Z vm payload 7 - [meta x=\"a b\"] hello there";
+        let two = "<14>1 - vm prolog - - - \u{feff}x";
+        let records = Lines::default();
+        let stream = format!("{} {one}{} {two}12", one.len(), two.len());
+        take(stream.as_bytes(), &records);
+        let got: Vec<_> = records.all().iter().map(|line| parse(line).unwrap()).collect();
+        let record = |app: &str, text: &str| Record { host: "vm".into(), app: app.into(), text: text.into() };
+        assert_eq!(got, [record("payload", "hello there"), record("prolog", "x")]);
+        assert_eq!(parse("<14>Jan 1 00:00:00 vm old: style of record, with words enough"), None);
+    }
+}
