@@ -16,15 +16,15 @@ pub struct Lease {
     pub until: Deadline,
     /// Then it is to be renewed.
     pub renew_at: Deadline,
-    /// Whether the last try to renew it failed.
-    pub failing: bool,
+    /// Why the last try to renew it failed.
+    pub failure: Option<String>,
     renewals: u32,
 }
 
 impl Lease {
     /// A lock that was asked for at the time of `until`.
     pub fn new(id: String, lock: String, until: Deadline, pace: &Pace) -> Self {
-        let mut lease = Self { id, lock, until, renew_at: until, failing: false, renewals: 0 };
+        let mut lease = Self { id, lock, until, renew_at: until, failure: None, renewals: 0 };
         lease.renewed(until, pace);
         lease
     }
@@ -34,13 +34,13 @@ impl Lease {
         self.until = until;
         self.renew_at = Deadline::after(wait(&self.lock, self.renewals, pace));
         self.renewals = self.renewals.wrapping_add(1);
-        self.failing = false;
+        self.failure = None;
     }
 
     /// The lock could not be renewed; it is tried again soon.
-    pub fn postponed(&mut self, pace: &Pace) {
+    pub fn postponed(&mut self, why: String, pace: &Pace) {
         self.renew_at = Deadline::after(pace.retry()).min(self.until);
-        self.failing = true;
+        self.failure = Some(why);
     }
 
     /// How long a call may take that is of use only while the lock is ours.
@@ -88,7 +88,7 @@ mod tests {
         assert!(lease.limit(Duration::from_secs(30), &PACE) <= Duration::from_secs(20));
         lease.until = Deadline::after(Duration::ZERO);
         assert_eq!(lease.limit(Duration::from_secs(30), &PACE), Duration::from_secs(5));
-        lease.postponed(&PACE);
+        lease.postponed("500".to_owned(), &PACE);
         assert!(lease.renew_at.passed());
     }
 }

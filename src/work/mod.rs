@@ -6,6 +6,7 @@
 //! released and the token stays.
 
 mod answer;
+mod claim;
 mod http;
 mod lease;
 mod role;
@@ -100,9 +101,24 @@ impl Pace {
     fn transfer(&self) -> Duration {
         Duration::from_secs(300).min(self.lock / 3)
     }
+
+    /// For a claim with all that belongs to it: no try begins after this. Room for a look at the locks, the claim
+    /// itself, and a token that takes all the time of a transfer.
+    fn claim(&self) -> Duration {
+        self.call * 13
+    }
 }
 
 /// The whole life of a worker: serves `Claim`s on `channel` until `Stop`. Returns the exit status.
+///
+/// The answer to a `Claim` takes at most 480 s: a second try begins within 390 s, then come 60 s for the locks
+/// and the claim, 10 s for the token and 10 s to give it back. `Finished` is settled in at most
+/// 0.9 lock_secs + 40 s: the tries of store, proof and delete, then one brief last call of each and the release;
+/// `Release` in at most 10 s.
+///
+/// After `Stop` the answer that is due comes when the call under way has ended, at most 30 s, and 10 s of
+/// farewell. Only a token or result of megabytes that still makes progress may take longer: up to
+/// lock_secs / 3 and never more than 300 s.
 ///
 /// The caller has forked and given up its privileges.
 pub fn run(config: Config, channel: Channel) -> i32 {

@@ -1,9 +1,8 @@
-//! The worker's life: claim, hold, settle ([`super::settle`]), and again.
+//! The worker's life: claim ([`super::claim`]), hold, settle ([`super::settle`]), and again.
 
 use std::io;
 use std::time::Duration;
 
-use super::answer::{self, Claim};
 use super::lease::Lease;
 use super::topos::{Pool, Reply, Value};
 use super::{Identity, Pace};
@@ -13,20 +12,24 @@ use crate::clock::Deadline;
 
 /// An idle worker wakes this often for nothing, as no wait is without a deadline.
 const IDLE: Duration = Duration::from_secs(3600);
-/// How long a token that is ours is tried to be read. ToPoS users have needed 3 tries 10 s apart.
-const FETCH: Duration = Duration::from_secs(120);
 
 /// The role's state between messages.
 pub struct Worker {
     pub(super) pool: Pool,
-    identity: Identity,
-    owner: String,
+    pub(super) identity: Identity,
+    pub(super) owner: String,
     pub(super) pace: Pace,
     channel: Channel,
     /// While this runs, a claim whose answer was lost may have locked a token for us.
-    strays: Option<Deadline>,
-    leaving: bool,
+    pub(super) strays: Option<Deadline>,
+    /// The locks of this machine's earlier lives were looked for.
+    pub(super) recovered: bool,
+    /// `Stop` was seen, or the agent is gone: what remains is to be done by then.
+    leaving: Option<Deadline>,
 }
+
+/// The machine ends: nothing more is waited for.
+pub(super) struct Leaving;
 
 /// How a token's stay ends.
 pub(super) enum End {
@@ -39,26 +42,6 @@ pub(super) struct Loss {
     pub(super) why: String,
     /// The server said so, as against: it was silent for too long.
     pub(super) told: bool,
-}
-
-/// A token that was claimed and yet brings no work.
-enum Unread {
-    /// It was deleted, or its lock was.
-    Gone,
-    Fault(String),
-    AgentGone(io::Error),
-}
-
-impl From<io::Error> for Unread {
-    fn from(error: io::Error) -> Self {
-        Self::AgentGone(error)
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> Self {
-        Self::AgentGone(error)
-    }
 }
 
 /// Answers every claim alike, where no work can ever come.
@@ -78,7 +61,7 @@ impl Worker {
     /// An idle worker.
     pub fn new(pool: Pool, identity: Identity, pace: Pace, channel: Channel) -> Self {
         let owner = identity.owner();
-        Self { pool, identity, owner, pace, channel, strays: None, leaving: false }
+        Self { pool, identity, owner, pace, channel, strays: None, recovered: false, leaving: None }
     }
 
     /// Serves until `Stop`.
@@ -86,20 +69,31 @@ impl Worker {
     /// # Errors
     /// When the agent is gone; the token that was held then is given back.
     pub fn serve(mut self) -> io::Result<()> {
-        self.recover();
-        while !self.leaving {
+        while self.leaving.is_none() {
             match self.channel.recv::<ToWorker>(Deadline::after(IDLE))? {
                 None => {}
                 Some((ToWorker::Claim, _)) => self.work()?,
-                Some((ToWorker::Stop, _)) => self.leaving = true,
+                Some((ToWorker::Stop, _)) => self.leave(),
                 Some((message, _)) => log::warn!("worker: {message:?} without a token"),
             }
         }
+        self.say_out();
+        self.free_last_strays();
         Ok(())
     }
 
+    /// The agent hears the last word even where it has not yet taken a token of megabytes before it.
+    fn say_out(&mut self) {
+        let deadline = Deadline::after(self.pace.farewell);
+        let step = self.pace.farewell / 100;
+        while self.channel.backlog() > 0
+            && !deadline.passed()
+            && self.channel.recv::<ToWorker>(Deadline::after(step)).is_ok()
+        {}
+    }
+
     fn work(&mut self) -> io::Result<()> {
-        let (mut lease, value) = match self.claim()? {
+        let (mut lease, value) = match self.claim() {
             Ok(claimed) => claimed,
             Err(answer) => return self.channel.send(&answer, b""),
         };
@@ -108,95 +102,6 @@ impl Worker {
             End::AgentGone(error) => {
                 self.release(&lease);
                 Err(error)
-            }
-        }
-    }
-
-    /// Frees what an earlier life of this machine left locked. Best effort: such locks also run out.
-    fn recover(&mut self) {
-        let Reply::Done(locks) = self.pool.locks(self.pace.call) else { return };
-        let deadline = Deadline::after(self.pace.call);
-        let machine = self.identity.machine();
-        for lock in locks {
-            if answer::is_leftover(&lock, &machine, &self.identity.boot_id, &self.owner) && !deadline.passed() {
-                self.free(&lock.uuid, "an earlier life of this machine");
-            }
-        }
-    }
-
-    /// Frees what a claim locked whose answer never came.
-    fn free_strays(&mut self) -> Result<(), FromWorker> {
-        let Some(until) = self.strays else { return Ok(()) };
-        if until.passed() {
-            self.strays = None;
-            return Ok(());
-        }
-        match self.pool.locks(self.pace.call) {
-            Reply::Done(locks) => {
-                // An idle worker has no lock: whatever bears its description is astray.
-                for lock in locks.iter().filter(|lock| answer::is_own(lock, &self.owner)) {
-                    self.free(&lock.uuid, "a claim whose answer was lost");
-                }
-                Ok(())
-            }
-            Reply::Unsure { why, .. } => Err(FromWorker::Fault { why }),
-            Reply::Absent | Reply::Refused(_) => Ok(()),
-        }
-    }
-
-    fn free(&self, uuid: &str, whose: &str) {
-        if let Reply::Done(()) = self.pool.release(uuid, self.pace.brief()) {
-            log::info!("worker: freed lock {uuid} of {whose}");
-        }
-    }
-
-    /// A token with its value, or the answer to give instead.
-    fn claim(&mut self) -> io::Result<Result<(Lease, Value), FromWorker>> {
-        // Twice, as a token that is gone by the time it is fetched says nothing about the next one.
-        for _ in 0..2 {
-            if let Err(fault) = self.free_strays() {
-                return Ok(Err(fault));
-            }
-            let until = Deadline::after(self.pace.held());
-            let mut lease = match self.pool.claim(&self.owner, self.pace.call) {
-                Claim::Leased { id, lock } => Lease::new(id, lock, until, &self.pace),
-                Claim::Empty => return Ok(Err(FromWorker::NoWork)),
-                Claim::Refused { why, broken } => return Ok(Err(FromWorker::Refused { why, broken })),
-                Claim::Unsure { why, sent } => {
-                    if sent {
-                        self.strays = Some(Deadline::after(self.pace.lock + self.pace.call));
-                    }
-                    return Ok(Err(FromWorker::Fault { why }));
-                }
-            };
-            match self.fetch(&mut lease) {
-                Ok(value) => return Ok(Ok((lease, value))),
-                Err(Unread::Gone) => {
-                    let _ = self.pool.release(&lease.lock, self.pace.brief());
-                }
-                Err(Unread::Fault(why)) => {
-                    let (_, note) = self.release(&lease);
-                    return Ok(Err(FromWorker::Fault { why: format!("{why}; {note}") }));
-                }
-                Err(Unread::AgentGone(error)) => {
-                    self.release(&lease);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(Err(FromWorker::NoWork))
-    }
-
-    fn fetch(&mut self, lease: &mut Lease) -> Result<Value, Unread> {
-        let deadline = Deadline::after(FETCH.min(self.pace.held()));
-        loop {
-            self.keep(lease).map_err(|loss| if loss.told { Unread::Gone } else { Unread::Fault(loss.why) })?;
-            match self.pool.token(&lease.id, lease.limit(self.pace.transfer(), &self.pace)) {
-                Reply::Done(value) => return Ok(value),
-                Reply::Absent => return Err(Unread::Gone),
-                Reply::Refused(why) => return Err(Unread::Fault(why)),
-                Reply::Unsure { why, .. } if deadline.passed() => return Err(Unread::Fault(why)),
-                Reply::Unsure { .. } => self.pause()?,
             }
         }
     }
@@ -212,7 +117,7 @@ impl Worker {
             match self.channel.recv::<ToWorker>(lease.renew_at) {
                 Err(error) => return End::AgentGone(error),
                 Ok(None) => {
-                    if let Err(loss) = self.renew(lease) {
+                    if let Err(loss) = self.renew(lease, self.pace.brief()) {
                         return self.lost(lease, loss).unwrap_or_else(End::AgentGone);
                     }
                 }
@@ -222,8 +127,14 @@ impl Worker {
                         Err(end) => end,
                     };
                 }
-                Ok(Some((message @ (ToWorker::Release { .. } | ToWorker::Stop), _))) => {
-                    self.leaving = message == ToWorker::Stop;
+                Ok(Some((ToWorker::Release { why }, _))) => {
+                    log::info!("worker: token {} goes back: {why}", lease.id);
+                    let (fate, note) = self.release(lease);
+                    return End::Settled(fate, note);
+                }
+                Ok(Some((ToWorker::Stop, _))) => {
+                    log::info!("worker: token {} goes back: no more work is wanted", lease.id);
+                    self.leave();
                     let (fate, note) = self.release(lease);
                     return End::Settled(fate, note);
                 }
@@ -242,7 +153,7 @@ impl Worker {
                 None | Some((ToWorker::Claim, _)) => {}
                 Some((ToWorker::Finished | ToWorker::Release { .. }, _)) => break,
                 Some((ToWorker::Stop, _)) => {
-                    self.leaving = true;
+                    self.leave();
                     break;
                 }
             }
@@ -256,32 +167,32 @@ impl Worker {
     }
 
     /// Renews the lock if that is due.
-    pub(super) fn keep(&mut self, lease: &mut Lease) -> Result<(), Loss> {
-        if lease.renew_at.passed() { self.renew(lease) } else { Ok(()) }
+    pub(super) fn keep(&mut self, lease: &mut Lease, limit: Duration) -> Result<(), Loss> {
+        if lease.renew_at.passed() { self.renew(lease, limit) } else { Ok(()) }
     }
 
-    /// Renews the lock. A failure that may pass is no loss while the lock lives; it shows in `lease.failing`.
-    pub(super) fn renew(&mut self, lease: &mut Lease) -> Result<(), Loss> {
+    /// Renews the lock. A failure that may pass is no loss while the lock lives; it shows in `lease.failure`.
+    pub(super) fn renew(&mut self, lease: &mut Lease, limit: Duration) -> Result<(), Loss> {
         let until = Deadline::after(self.pace.held());
         let expired = lease.until.passed();
-        match self.pool.renew(&lease.lock, lease.limit(self.pace.brief(), &self.pace)) {
+        match self.pool.renew(&lease.lock, lease.limit(limit, &self.pace)) {
             Reply::Done(()) => {
-                if lease.failing {
+                if lease.failure.is_some() {
                     log::info!("worker: the lock on token {} is renewed again", lease.id);
                 }
                 lease.renewed(until, &self.pace);
                 Ok(())
             }
-            Reply::Absent => Err(Loss { why: self.whereabouts(lease), told: true }),
+            Reply::Absent(_) => Err(Loss { why: self.whereabouts(lease), told: true }),
             Reply::Unsure { why, .. } | Reply::Refused(why) => {
                 if expired {
                     let why = format!("the lock on token {} could not be renewed in time: {why}", lease.id);
                     return Err(Loss { why, told: false });
                 }
-                if !lease.failing {
+                if lease.failure.is_none() {
                     log::warn!("worker: the lock on token {} is not renewed yet: {why}", lease.id);
                 }
-                lease.postponed(&self.pace);
+                lease.postponed(why, &self.pace);
                 Ok(())
             }
         }
@@ -289,20 +200,53 @@ impl Worker {
 
     fn whereabouts(&self, lease: &Lease) -> String {
         let id = &lease.id;
-        match self.pool.look(id, self.pace.brief()) {
-            Reply::Absent => format!("token {id} was deleted elsewhere: finished or cancelled"),
+        // It only words a message, and the machine may be about to end.
+        match self.pool.look(id, self.pace.brief().min(self.pace.farewell / 2)) {
+            Reply::Absent(_) => format!("token {id} was deleted elsewhere: finished or cancelled"),
             Reply::Done(()) => format!("the lock on token {id} ran out or was broken"),
             Reply::Unsure { .. } | Reply::Refused(_) => format!("the lock on token {id} is gone"),
         }
     }
 
-    /// Waits before another try, and notices an agent that is gone.
-    pub(super) fn pause(&mut self) -> io::Result<()> {
-        match self.channel.recv::<ToWorker>(Deadline::after(self.pace.retry()))? {
-            Some((ToWorker::Stop, _)) => self.leaving = true,
-            Some((message, _)) => log::warn!("worker: unexpected {message:?}"),
-            None => {}
+    /// Waits before another try.
+    pub(super) fn pause(&mut self) -> Result<(), Leaving> {
+        self.listen(self.pace.retry())
+    }
+
+    /// Between two calls. Not while a payload runs: `Finished` would be lost.
+    pub(super) fn heed(&mut self) -> Result<(), Leaving> {
+        self.listen(Duration::ZERO)
+    }
+
+    fn listen(&mut self, span: Duration) -> Result<(), Leaving> {
+        let deadline = Deadline::after(span);
+        while self.leaving.is_none() {
+            match self.channel.recv::<ToWorker>(deadline) {
+                Ok(None) => return Ok(()),
+                Ok(Some((ToWorker::Stop, _))) => self.leave(),
+                Ok(Some((message, _))) => log::warn!("worker: unexpected {message:?}"),
+                // The same as a Stop; that nobody is there shows again when the answer is sent.
+                Err(_) => self.leave(),
+            }
         }
-        Ok(())
+        Err(Leaving)
+    }
+
+    fn leave(&mut self) {
+        self.leaving.get_or_insert_with(|| Deadline::after(self.pace.farewell));
+    }
+
+    /// How long a call may take now. Once the machine ends, half of the farewell is for the steps that remain
+    /// and half for giving the token back.
+    pub(super) fn hurried(&self, limit: Duration) -> Duration {
+        // Never 0, which ureq takes for a second.
+        let rest = |end: Deadline| end.left().saturating_sub(self.pace.farewell / 2).max(Duration::from_millis(1));
+        self.leaving.map_or(limit, |end| limit.min(rest(end)))
+    }
+
+    /// For giving a token back.
+    pub(super) fn farewell(&self) -> Deadline {
+        let rest = |end: Deadline| end.left().max(self.pace.farewell / 2);
+        Deadline::after(self.leaving.map_or(self.pace.farewell, rest))
     }
 }

@@ -22,8 +22,8 @@ const JSON: &str = "application/json";
 pub enum Reply<T = ()> {
     /// It did what it is for.
     Done(T),
-    /// 404: the thing is not there.
-    Absent,
+    /// 404: the thing is not there; names URL and answer.
+    Absent(String),
     /// It will not work; names URL and answer.
     Refused(String),
     /// It may work later.
@@ -169,7 +169,7 @@ impl Pool {
         let name = self.result_name(id);
         match self.listing::<Row>(&self.url(results, "tokens/"), limit) {
             Reply::Done(rows) => Reply::Done(rows.iter().any(|row| row.name.as_ref() == Some(&name))),
-            Reply::Absent => Reply::Absent,
+            Reply::Absent(why) => Reply::Absent(why),
             Reply::Refused(why) => Reply::Refused(why),
             Reply::Unsure { why, sent } => Reply::Unsure { why, sent },
         }
@@ -218,7 +218,7 @@ impl Pool {
         let status = answer.status().as_u16();
         match answer::reading(status, done) {
             Status::Done => Ok((answer, place)),
-            Status::Absent => Err(Reply::Absent),
+            Status::Absent => Err(Reply::Absent(place.with(&status))),
             Status::Unsure => Err(Reply::Unsure { why: place.with(&status), sent: true }),
             Status::Refused => Err(Reply::Refused(place.with(&status))),
         }
