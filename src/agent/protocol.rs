@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::site::Syslog;
 
-/// Agent to worker. `Claim` and `Stop` are said only to an idle worker; `Finished` and `Release` answer `Claimed`.
+/// Agent to worker. `Claim` is said only to an idle worker; `Finished` and `Release` answer `Claimed`; `Stop` may come at
+/// any time, and what was asked before is still answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
     /// Ask for one token.
@@ -21,7 +22,7 @@ pub enum ToWorker {
         /// For the worker's log line.
         why: String,
     },
-    /// No more work is wanted: leave.
+    /// No more work is wanted: give back what is held, and leave.
     Stop,
 }
 
