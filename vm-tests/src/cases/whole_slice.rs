@@ -36,6 +36,9 @@ grep -q '10\.0\.2\.15$' /proc/net/fib_trie || { echo "no address"; exit 1; }
 [ -n "$(awk '$2 == "00000000"' /proc/net/route)" ] || { echo "no default route"; exit 1; }
 grep -qx 'nameserver 10.0.2.3' /etc/resolv.conf || { echo "no name server"; exit 1; }
 [ "$(cat /proc/sys/kernel/hostname)" = slice ] || { echo "not the name that DHCP gave"; exit 1; }
+ctxinit status | grep -q '^prolog  *ok ' || { echo "ctxinit status does not know the prolog"; exit 1; }
+ctxinit status --wait --timeout 0 >/dev/null; [ $? = 4 ] || { echo "the boot is over before its epilog"; exit 1; }
+ctxinit status --json | grep -q '"boot_id"' || { echo "no report"; exit 1; }
 echo "RESULT whole-slice-epilog ok"
 "#;
 
