@@ -110,9 +110,9 @@ pub struct Running {
 }
 
 impl Running {
-    /// Presses the power button.
-    pub fn power_button(&self) -> Result<(), String> {
-        qmp::power_button(&self.monitor)
+    /// Has QEMU do what only a host can do.
+    pub fn host_does(&self, command: &str) -> Result<(), String> {
+        qmp::run(&self.monitor, command)
     }
 
     /// For as long as it may take anything in this machine.

@@ -7,19 +7,25 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Presses the power button.
-pub fn power_button(socket: &Path) -> Result<(), String> {
-    run(socket, "system_powerdown").map_err(|error| format!("QMP at {}: {error}", socket.display()))
+/// A command of the monitor, in its own form.
+pub const POWER_BUTTON: &str = r#"{"execute": "system_powerdown"}"#;
+/// The keys of a PC.
+pub const CTRL_ALT_DEL: &str = r#"{"execute": "send-key", "arguments": {"keys": [
+    {"type": "qcode", "data": "ctrl"}, {"type": "qcode", "data": "alt"}, {"type": "qcode", "data": "delete"}]}}"#;
+
+/// Has the monitor at `socket` carry out a command.
+pub fn run(socket: &Path, command: &str) -> Result<(), String> {
+    talk(socket, command).map_err(|error| format!("QMP at {}: {error}", socket.display()))
 }
 
-fn run(socket: &Path, command: &str) -> Result<(), String> {
+fn talk(socket: &Path, command: &str) -> Result<(), String> {
     let io = |error: std::io::Error| error.to_string();
     let stream = UnixStream::connect(socket).map_err(io)?;
     stream.set_read_timeout(Some(LIMIT)).map_err(io)?;
     let mut lines = BufReader::new(stream.try_clone().map_err(io)?).lines();
     lines.next().ok_or("no greeting")?.map_err(io)?;
-    for command in ["qmp_capabilities", command] {
-        writeln!(&stream, "{{\"execute\": \"{command}\"}}").map_err(io)?;
+    for command in [r#"{"execute": "qmp_capabilities"}"#, command] {
+        writeln!(&stream, "{command}").map_err(io)?;
         // Events may come in between.
         let mut answers = lines.by_ref().map_while(Result::ok).filter(|line| !line.contains("\"event\""));
         let answer = answers.next().ok_or_else(|| format!("{command}: no answer"))?;
