@@ -9,10 +9,10 @@ use crate::image::policy::OnFailure;
 
 /// In this order. `early` is init's and comes before, `end` follows whatever happened.
 pub const PHASES: &[Phase<Agent>] = &[
-    Phase { name: "devices", skip: never, deadline: |_| secs(10), on_failure: go_on, run: boot::devices },
+    Phase { name: "devices", skip: never, deadline: none, on_failure: go_on, run: boot::devices },
     // 30 s: a virtual disk on a loaded hypervisor; the kernel itself waits that long for a SCSI command.
     Phase { name: "image", skip: boot::no_image, deadline: |_| secs(30), on_failure: end, run: boot::image },
-    Phase { name: "policy", skip: never, deadline: |_| secs(5), on_failure: end, run: boot::policy },
+    Phase { name: "policy", skip: never, deadline: none, on_failure: end, run: boot::policy },
     Phase {
         name: "medium",
         skip: medium::not_wanted,
@@ -34,7 +34,7 @@ pub const PHASES: &[Phase<Agent>] = &[
         on_failure: end,
         run: network::up,
     },
-    Phase { name: "logging", skip: boot::no_syslog, deadline: |_| secs(5), on_failure: go_on, run: boot::logging },
+    Phase { name: "logging", skip: boot::no_syslog, deadline: none, on_failure: go_on, run: boot::logging },
     Phase {
         name: "epilog",
         skip: |agent| scripts::missing(agent, "epilog.sh"),
@@ -42,7 +42,7 @@ pub const PHASES: &[Phase<Agent>] = &[
         on_failure: |agent| agent.policy.scripts.epilog.on_failure,
         run: |agent, deadline| scripts::start(agent, "epilog", deadline),
     },
-    Phase { name: "work", skip: never, deadline: |_| secs(0), on_failure: end, run: work::run },
+    Phase { name: "work", skip: never, deadline: none, on_failure: end, run: work::run },
 ];
 
 /// Puts a phase into the report, on the console and into the log.
@@ -59,6 +59,11 @@ pub fn record(agent: &mut Agent, phase: PhaseReport) {
 
 fn secs(secs: u32) -> Duration {
     Duration::from_secs(secs.into())
+}
+
+/// It waits for nobody, or bounds each of its steps.
+fn none(_: &Agent) -> Duration {
+    Duration::ZERO
 }
 
 fn never(_: &Agent) -> Option<String> {

@@ -14,7 +14,7 @@ pub struct Phase<M> {
     pub name: &'static str,
     /// Why it is not run, if it is not.
     pub skip: fn(&M) -> Option<String>,
-    /// Its time. Phases of an unbounded nature (work) bound their own steps.
+    /// Its time, for those that wait for something as a whole.
     pub deadline: fn(&M) -> Duration,
     /// What a failure means.
     pub on_failure: fn(&M) -> OnFailure,

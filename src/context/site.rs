@@ -175,7 +175,15 @@ checked!(
                 && !rest.starts_with('/')
                 && rest.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b))
         });
-        if ok { Ok(()) } else { Err(format!("{url:?} is not a base URL (http://host[:port]/path)")) }
+        // Who reads a log must not find a password in it; there is no other use for it yet.
+        let host = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
+        if host.contains('@') {
+            Err("a base URL with a user name or password is not taken".to_owned())
+        } else if ok {
+            Ok(())
+        } else {
+            Err(format!("{url:?} is not a base URL (http://host[:port]/path)"))
+        }
     }
 );
 
@@ -237,6 +245,10 @@ mod tests {
             (
                 r#"{"work": {"topos": {"url": "ftp://x", "pool": "p"}}}"#,
                 "context.json:1: work.topos.url: \"ftp://x\" is not a base URL (http://host[:port]/path)",
+            ),
+            (
+                r#"{"work": {"topos": {"url": "http://me:secret@x/4.1", "pool": "p"}}}"#,
+                "context.json:1: work.topos.url: a base URL with a user name or password is not taken",
             ),
             (
                 r#"{"work": {"topos": {"url": "http://x", "pool": "../p"}}}"#,
