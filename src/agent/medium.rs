@@ -13,7 +13,6 @@ use crate::context::medium::{self, Look, Medium};
 use crate::context::shell;
 use crate::context::site::{Site, Work};
 use crate::image::policy::Need;
-use crate::verdict::Verdict;
 use crate::{config, mounts, script};
 
 /// The image may want no CD at all.
@@ -36,7 +35,7 @@ pub fn run(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
     };
     let note = format!("/dev/{} ({}): {} files, {} bytes", found.device, found.volume, found.files, found.bytes);
     agent.report.medium = Some(found);
-    show_context().map_err(machine_fault)?;
+    show_context()?;
     read_context(agent)?;
     Ok(Done::Next(note))
 }
@@ -69,11 +68,10 @@ fn look_for_medium(agent: &mut Agent, limit: u64, deadline: Deadline) -> Result<
 }
 
 /// Makes the copy visible where scripts of the HEPiX working group expect it.
-fn show_context() -> Result<(), Verdict> {
-    let shown = fs::create_dir_all(script::CONTEXT_DIR).map_err(|error| error.to_string());
-    shown
-        .and_then(|()| mounts::bind(medium::COPY, script::CONTEXT_DIR).map_err(|error| error.to_string()))
-        .map_err(|error| Verdict::machine_fault(format!("{}: {error}", script::CONTEXT_DIR)))
+fn show_context() -> Result<(), Fault> {
+    let at = |error: &dyn std::fmt::Display| machine_fault(format!("{}: {error}", script::CONTEXT_DIR));
+    fs::create_dir_all(script::CONTEXT_DIR).map_err(|error| at(&error))?;
+    mounts::bind(medium::COPY, script::CONTEXT_DIR).map_err(machine_fault)
 }
 
 /// What of the CD is for ctxinit itself: `context.sh` and `context.json`.
