@@ -28,15 +28,8 @@ impl MountError {
     }
 }
 
-/// One line of the early table.
-struct Early {
-    source: &'static str,
-    target: &'static str,
-    fstype: &'static str,
-    flags: MountFlags,
-    data: &'static str,
-    required: bool,
-}
+/// Source, target, type, flags, data, and whether the machine needs it.
+type Early = (&'static str, &'static str, &'static str, MountFlags, &'static str, bool);
 
 const fn safe(flags: MountFlags) -> MountFlags {
     flags.union(MountFlags::NOSUID)
@@ -44,42 +37,24 @@ const fn safe(flags: MountFlags) -> MountFlags {
 
 /// In this order: the kernel's panic setting lies in the first.
 const EARLY: &[Early] = &[
-    early("proc", "/proc", "proc", safe(MountFlags::NODEV.union(MountFlags::NOEXEC)), "", true),
-    early("sysfs", "/sys", "sysfs", safe(MountFlags::NODEV.union(MountFlags::NOEXEC)), "", true),
-    early("devtmpfs", "/dev", "devtmpfs", safe(MountFlags::NOEXEC), "mode=0755", true),
-    early("devpts", "/dev/pts", "devpts", safe(MountFlags::NOEXEC), "gid=5,mode=0620,ptmxmode=0666", false),
-    early("tmpfs", "/dev/shm", "tmpfs", safe(MountFlags::NODEV), "mode=1777,size=50%", false),
-    early("tmpfs", "/run", "tmpfs", safe(MountFlags::NODEV), "mode=0755,size=25%", true),
-    early(
-        "cgroup2",
-        "/sys/fs/cgroup",
-        "cgroup2",
-        safe(MountFlags::NODEV.union(MountFlags::NOEXEC)),
-        "nsdelegate",
-        true,
-    ),
+    ("proc", "/proc", "proc", safe(MountFlags::NODEV.union(MountFlags::NOEXEC)), "", true),
+    ("sysfs", "/sys", "sysfs", safe(MountFlags::NODEV.union(MountFlags::NOEXEC)), "", true),
+    ("devtmpfs", "/dev", "devtmpfs", safe(MountFlags::NOEXEC), "mode=0755", true),
+    ("devpts", "/dev/pts", "devpts", safe(MountFlags::NOEXEC), "gid=5,mode=0620,ptmxmode=0666", false),
+    ("tmpfs", "/dev/shm", "tmpfs", safe(MountFlags::NODEV), "mode=1777,size=50%", false),
+    ("tmpfs", "/run", "tmpfs", safe(MountFlags::NODEV), "mode=0755,size=25%", true),
+    ("cgroup2", "/sys/fs/cgroup", "cgroup2", safe(MountFlags::NODEV.union(MountFlags::NOEXEC)), "nsdelegate", true),
 ];
-
-const fn early(
-    source: &'static str,
-    target: &'static str,
-    fstype: &'static str,
-    flags: MountFlags,
-    data: &'static str,
-    required: bool,
-) -> Early {
-    Early { source, target, fstype, flags, data, required }
-}
 
 /// Mounts the early table. What is mounted already (EBUSY: an initramfs before us, or a container) is done.
 ///
 /// # Errors
 /// The first of the required ones that fails.
 pub fn early_table() -> Result<(), MountError> {
-    for row in EARLY {
-        let _ = std::fs::create_dir_all(row.target);
-        match mount(row.source, row.target, row.fstype, row.flags, row.data) {
-            Err(error) if error.errno() != libc::EBUSY && row.required => return Err(error),
+    for &(source, target, fstype, flags, data, required) in EARLY {
+        let _ = std::fs::create_dir_all(target);
+        match mount(source, target, fstype, flags, data) {
+            Err(error) if error.errno() != libc::EBUSY && required => return Err(error),
             _ => {}
         }
     }

@@ -71,7 +71,7 @@ fn run(command: &[&str], steps: fn() -> Result<(), StageError>) -> Result<(Exit,
         launch::exec(&Program { dir: "/", words: &command, environment: &environment })
     })?;
     drop(writer);
-    let (exit, _) = child.wait().unwrap();
+    let exit = child.wait().unwrap();
     let mut output = String::new();
     loop {
         match reader.read_to_string(&mut output) {
@@ -84,13 +84,13 @@ fn run(command: &[&str], steps: fn() -> Result<(), StageError>) -> Result<(Exit,
 
 fn exits() {
     for code in [0, 1, 3, 125, 255] {
-        assert_eq!(child(|| code).wait().unwrap().0, Exit::Code(code));
+        assert_eq!(child(|| code).wait().unwrap(), Exit::Code(code));
     }
     let killed = child(|| {
         let _ = nix::sys::signal::kill(nix::unistd::getpid(), Signal::SIGKILL);
         0
     });
-    assert_eq!(killed.wait().unwrap().0, Exit::Signal(9));
+    assert_eq!(killed.wait().unwrap(), Exit::Signal(9));
 }
 
 /// nix's waitpid loses both the pid and the status here.
@@ -107,7 +107,7 @@ fn pidfd() {
     assert!(child.try_wait().unwrap().is_none());
     let ready = poll(&mut [PollFd::new(child.as_fd(), PollFlags::POLLIN)], PollTimeout::from(5000u16));
     assert_eq!(ready, Ok(1));
-    assert_eq!(child.try_wait().unwrap().unwrap().0, Exit::Code(7));
+    assert_eq!(child.try_wait().unwrap().unwrap(), Exit::Code(7));
 }
 
 fn late_signal() {

@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::output::{Output, Source};
 use crate::clock::Deadline;
 use crate::logging;
-use crate::sys::process::{Child, Exit, Usage};
+use crate::sys::process::{Child, Exit};
 use crate::sys::signals::{self, Signals};
 
 /// The machine is asked to end: power button, Ctrl-Alt-Del, or a signal.
@@ -151,7 +151,7 @@ impl Events {
     ///
     /// # Errors
     /// [`Stop`], as [`Events::wait`].
-    pub fn wait_child(&mut self, child: &Child, deadline: Deadline) -> Result<Option<(Exit, Usage)>, Stop> {
+    pub fn wait_child(&mut self, child: &Child, deadline: Deadline) -> Result<Option<Exit>, Stop> {
         loop {
             match child.try_wait() {
                 Ok(Some(end)) => return Ok(Some(end)),

@@ -84,7 +84,7 @@ fn watch(agent: &mut Agent, job: &Job, worker: &mut Worker) -> End {
     let deadline = Deadline::after(Duration::from_secs(limit.into()));
     loop {
         match job.child.try_wait() {
-            Ok(Some((exit, _))) => return End::Exited(exit),
+            Ok(Some(exit)) => return End::Exited(exit),
             Ok(None) => {}
             Err(error) => return End::Failed(format!("process {}: {error}", job.child.pid())),
         }

@@ -66,8 +66,8 @@ fn run(events: &mut Events, name: &str, action: &str, deadline: Deadline) -> Res
     let output = events.add_output(running.output, source);
     let waited = events.wait_child(&running.child, deadline);
     let ended = match waited {
-        Ok(Some((exit, _))) if exit.success() => Ok(exit),
-        Ok(Some((exit, _))) => Err(exit.to_string()),
+        Ok(Some(exit)) if exit.success() => Ok(exit),
+        Ok(Some(exit)) => Err(exit.to_string()),
         // The end of the machine interrupts a script; it does not interrupt its killing.
         Ok(None) | Err(Stop) => {
             let all = end_tree(events, &cgroup, &running.child, GRACE);

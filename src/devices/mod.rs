@@ -41,16 +41,13 @@ impl Devices {
         self.loader.loaded() - before
     }
 
-    /// Handles the uevents that are queued. Returns whether there were any.
-    pub fn settle(&mut self) -> bool {
-        let mut any = false;
+    /// Handles the uevents that are queued.
+    pub fn settle(&mut self) {
         for event in self.uevents.by_ref() {
-            any = true;
             if let Some(modalias) = event.modalias {
                 self.loader.load_alias(&modalias);
             }
         }
-        any
     }
 
     /// Loads a module by name, `isofs`, with what it depends on. One that does not exist may be built in: no error.

@@ -220,11 +220,6 @@ fn grace_secs() -> u32 {
 pub struct Command(Vec<String>);
 
 impl Command {
-    /// The program, an absolute path.
-    pub fn program(&self) -> &str {
-        self.0.first().map_or("", String::as_str)
-    }
-
     /// Program and arguments.
     pub fn words(&self) -> &[String] {
         &self.0
@@ -257,7 +252,7 @@ mod tests {
     fn the_shortest_policy() {
         let policy =
             read(r#"{"image": {"uuid": "u", "version": "1"}, "payload": {"command": ["/bin/work"]}}"#).unwrap();
-        assert_eq!(policy.payload.command.program(), "/bin/work");
+        assert_eq!(policy.payload.command.words(), ["/bin/work"]);
         assert_eq!(policy.scripts.prolog.on_failure, OnFailure::Stop);
         assert_eq!(policy.medium.need, Need::Optional);
     }

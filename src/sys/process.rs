@@ -50,15 +50,6 @@ impl std::fmt::Display for Exit {
     }
 }
 
-/// Resources of an ended child and its waited-for descendants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// User and system time, microseconds.
-    pub cpu_micros: u64,
-    /// Largest resident set of one process, KiB.
-    pub max_rss_kib: u64,
-}
-
 /// A step of a child's way to its program failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{stage}: {errno}")]
@@ -165,22 +156,22 @@ impl Child {
         }
     }
 
-    /// The status and resources, if the child has ended.
+    /// The status, if the child has ended.
     ///
     /// # Errors
-    /// Those of wait4(2); ECHILD means that somebody else took the status, which is a bug.
-    pub fn try_wait(&self) -> io::Result<Option<(Exit, Usage)>> {
-        self.wait4(libc::WNOHANG)
+    /// Those of waitpid(2); ECHILD means that somebody else took the status, which is a bug.
+    pub fn try_wait(&self) -> io::Result<Option<Exit>> {
+        self.waitpid(libc::WNOHANG)
     }
 
     /// Waits for the end without a deadline: only for a child that is known to be dying.
     ///
     /// # Errors
     /// As [`Child::try_wait`].
-    pub fn wait(&self) -> io::Result<(Exit, Usage)> {
+    pub fn wait(&self) -> io::Result<Exit> {
         loop {
-            match self.wait4(0) {
-                Ok(Some(end)) => return Ok(end),
+            match self.waitpid(0) {
+                Ok(Some(exit)) => return Ok(exit),
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -188,18 +179,11 @@ impl Child {
         }
     }
 
-    fn wait4(&self, flags: i32) -> io::Result<Option<(Exit, Usage)>> {
+    fn waitpid(&self, flags: i32) -> io::Result<Option<Exit>> {
         let mut status = 0;
-        // SAFETY: rusage is a C struct of integers, for which all zeroes is a value.
-        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-        // SAFETY: both pointers are to live, writable objects of the types that wait4 fills in.
-        let pid = Errno::result(unsafe { libc::wait4(self.pid.as_raw(), &raw mut status, flags, &raw mut usage) })?;
-        if pid == 0 {
-            return Ok(None);
-        }
-        let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
-        let cpu_micros = micros(usage.ru_utime) + micros(usage.ru_stime);
-        Ok(Some((decode(status), Usage { cpu_micros, max_rss_kib: usage.ru_maxrss as u64 })))
+        // SAFETY: the pointer is to a live int.
+        let pid = Errno::result(unsafe { libc::waitpid(self.pid.as_raw(), &raw mut status, flags) })?;
+        Ok((pid > 0).then(|| decode(status)))
     }
 }
 
