@@ -21,6 +21,7 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod devices;
+pub mod guard;
 pub mod ids;
 pub mod image;
 pub mod init;

@@ -11,7 +11,7 @@ use nix::poll::PollFlags;
 use super::channel::Channel;
 use super::notice::Notice;
 use super::protocol::ToLogger;
-use super::runner::{Done, Fault, machine_fault, site_fault};
+use super::runner::{Done, Due, Fault, machine_fault, site_fault};
 use super::{Agent, roles};
 use crate::clock::Deadline;
 use crate::devices::Devices;
@@ -55,8 +55,12 @@ pub fn load_module(agent: &mut Agent, name: &str) {
 }
 
 /// An initramfs that holds a policy is the image itself.
-pub fn no_image(_: &Agent) -> Option<String> {
-    Path::new(policy::PATH).exists().then(|| "the initramfs is the image".to_owned())
+pub fn image_due(_: &Agent) -> Due {
+    if Path::new(policy::PATH).exists() {
+        Due::Skip("the initramfs is the image".to_owned())
+    } else {
+        Due::Run("the initramfs holds no image policy".to_owned())
+    }
 }
 
 /// Finds the image's root, and goes on inside it.
@@ -119,8 +123,11 @@ pub fn devices_done(agent: &mut Agent) {
 }
 
 /// Without a server the log stays in the machine.
-pub fn no_syslog(agent: &Agent) -> Option<String> {
-    agent.site.syslog.is_none().then(|| "the context names no syslog server".to_owned())
+pub fn logging_due(agent: &Agent) -> Due {
+    match &agent.site.syslog {
+        Some(_) => Due::Run("the context names a syslog server".to_owned()),
+        None => Due::Skip("the context names no syslog server".to_owned()),
+    }
 }
 
 /// Points the logger, which has collected since `policy`, at the site.

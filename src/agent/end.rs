@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use super::notice::Notice;
 use super::protocol::{FromLogger, ToLogger};
-use super::report::{self, LogReport, PhaseReport};
+use super::report::{self, LogReport, PhaseReport, Spent};
 use super::{Agent, phases, scripts};
 use crate::clock::Deadline;
 use crate::logging;
@@ -23,13 +23,22 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// payload is stopped and its lease given back already: no job outlives the work phase.
 pub fn end(agent: &mut Agent, verdict: Verdict) {
     agent.events.ending();
-    let start_ms = report::now_ms();
+    let (start_ms, before) = (report::now_ms(), Spent::now());
     scripts::stop(agent);
     for client in agent.dhcp.drain(..) {
         let _ = client.child.signal(Signal::SIGKILL);
     }
-    let millis = report::now_ms().saturating_sub(start_ms);
-    phases::record(agent, PhaseReport { name: "end", start_ms, millis, outcome: "ok", note: verdict.to_string() });
+    let told = PhaseReport {
+        name: "end",
+        cause: "it always does".to_owned(),
+        start_ms,
+        millis: report::now_ms().saturating_sub(start_ms),
+        outcome: "ok",
+        note: verdict.to_string(),
+        spent: Spent::since(before),
+        ..PhaseReport::default()
+    };
+    phases::record(agent, told);
     agent.report.verdict = Some(verdict.clone());
     agent.report.log = drain_log(agent);
     if agent.report.log.is_none() && agent.site.syslog.is_some() {

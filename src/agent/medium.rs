@@ -6,7 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::time::Duration;
 
 use super::network::take_hostname;
-use super::runner::{Done, Fault, machine_fault, site_fault};
+use super::runner::{Done, Due, Fault, machine_fault, site_fault};
 use super::{Agent, boot, roles};
 use crate::clock::Deadline;
 use crate::context::medium::{self, Look, Medium};
@@ -16,8 +16,12 @@ use crate::image::policy::Need;
 use crate::{config, mounts, script};
 
 /// The image may want no CD at all.
-pub fn not_wanted(agent: &Agent) -> Option<String> {
-    (agent.policy.medium.need == Need::None).then(|| "the image wants none".to_owned())
+pub fn due(agent: &Agent) -> Due {
+    match agent.policy.medium.need {
+        Need::None => Due::Skip("the image wants no context CD".to_owned()),
+        Need::Optional => Due::Run("the image takes a context CD".to_owned()),
+        Need::Require => Due::Run("the image requires a context CD".to_owned()),
+    }
 }
 
 /// Finds the context CD, and reads it whole.

@@ -33,7 +33,7 @@ use crate::sys::process::Child;
 use events::Events;
 use notice::Notice;
 use phases::PHASES;
-use report::{PhaseReport, Report};
+use report::{Details, PhaseReport, Report, Spent};
 
 /// Everything that the phases share.
 pub struct Agent {
@@ -41,6 +41,8 @@ pub struct Agent {
     pub events: Events,
     /// What happened so far.
     pub report: Report,
+    /// Of the phase that runs, for the report.
+    pub details: Details,
     /// What the site says; empty until the CD is read, and without one.
     pub site: Site,
     /// What the image allows; the defaults until it is read.
@@ -72,6 +74,7 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
     let mut agent = Agent {
         events,
         report: Report::new(),
+        details: Details::default(),
         site: Site::default(),
         policy: Policy::unread(),
         devices: None,
@@ -81,9 +84,17 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         started: Vec::new(),
         notices,
     };
-    let millis = report::now_ms().saturating_sub(start_ms);
-    let note = format!("ctxinit {}", env!("CARGO_PKG_VERSION"));
-    phases::record(&mut agent, PhaseReport { name: "early", start_ms, millis, outcome: "ok", note });
+    let early = PhaseReport {
+        name: "early",
+        cause: "it always does".to_owned(),
+        start_ms,
+        millis: report::now_ms().saturating_sub(start_ms),
+        outcome: "ok",
+        note: format!("ctxinit {}", env!("CARGO_PKG_VERSION")),
+        spent: Spent::now(),
+        ..PhaseReport::default()
+    };
+    phases::record(&mut agent, early);
     let verdict = runner::run(PHASES, &mut agent, phases::record);
     end::end(&mut agent, verdict);
     0

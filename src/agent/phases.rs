@@ -2,51 +2,53 @@
 
 use std::time::Duration;
 
-use super::report::PhaseReport;
-use super::runner::Phase;
+use super::report::{Details, PhaseReport};
+use super::runner::{Due, Phase};
 use super::{Agent, boot, medium, network, scripts, work};
 use crate::image::policy::OnFailure;
 
 /// In this order. `early` is init's and comes before, `end` follows whatever happened.
 pub const PHASES: &[Phase<Agent>] = &[
-    Phase { name: "devices", skip: never, deadline: none, on_failure: go_on, run: boot::devices },
+    Phase { name: "devices", due: always, limit: none, on_failure: go_on, run: boot::devices },
     // 30 s: a virtual disk on a loaded hypervisor; the kernel itself waits that long for a SCSI command.
-    Phase { name: "image", skip: boot::no_image, deadline: |_| secs(30), on_failure: end, run: boot::image },
-    Phase { name: "policy", skip: never, deadline: none, on_failure: end, run: boot::policy },
+    Phase { name: "image", due: boot::image_due, limit: |_| secs(30), on_failure: end, run: boot::image },
+    Phase { name: "policy", due: always, limit: none, on_failure: end, run: boot::policy },
     Phase {
         name: "medium",
-        skip: medium::not_wanted,
-        deadline: |agent| secs(agent.policy.medium.wait_secs),
+        due: medium::due,
+        limit: |agent| secs(agent.policy.medium.wait_secs),
         on_failure: end,
         run: medium::run,
     },
     Phase {
         name: "prolog",
-        skip: |agent| scripts::missing(agent, "prolog.sh"),
-        deadline: |agent| secs(agent.policy.scripts.prolog.timeout_secs),
+        due: |agent| scripts::due(agent, "prolog.sh"),
+        limit: |agent| secs(agent.policy.scripts.prolog.timeout_secs),
         on_failure: |agent| agent.policy.scripts.prolog.on_failure,
         run: |agent, deadline| scripts::start(agent, "prolog", deadline),
     },
     Phase {
         name: "network",
-        skip: never,
-        deadline: |agent| secs(agent.policy.network.timeout_secs),
+        due: always,
+        limit: |agent| secs(agent.policy.network.timeout_secs),
         on_failure: end,
         run: network::up,
     },
-    Phase { name: "logging", skip: boot::no_syslog, deadline: none, on_failure: go_on, run: boot::logging },
+    Phase { name: "logging", due: boot::logging_due, limit: none, on_failure: go_on, run: boot::logging },
     Phase {
         name: "epilog",
-        skip: |agent| scripts::missing(agent, "epilog.sh"),
-        deadline: |agent| secs(agent.policy.scripts.epilog.timeout_secs),
+        due: |agent| scripts::due(agent, "epilog.sh"),
+        limit: |agent| secs(agent.policy.scripts.epilog.timeout_secs),
         on_failure: |agent| agent.policy.scripts.epilog.on_failure,
         run: |agent, deadline| scripts::start(agent, "epilog", deadline),
     },
-    Phase { name: "work", skip: never, deadline: none, on_failure: end, run: work::run },
+    Phase { name: "work", due: always, limit: none, on_failure: end, run: work::run },
 ];
 
 /// Puts a phase into the report, on the console and into the log.
 pub fn record(agent: &mut Agent, phase: PhaseReport) {
+    let Details { scripts, changes } = std::mem::take(&mut agent.details);
+    let phase = PhaseReport { scripts, changes, ..phase };
     let PhaseReport { name, millis, outcome, note, .. } = &phase;
     let note = if note.is_empty() { String::new() } else { format!(": {note}") };
     match *outcome {
@@ -57,17 +59,17 @@ pub fn record(agent: &mut Agent, phase: PhaseReport) {
     agent.report.save();
 }
 
-fn secs(secs: u32) -> Duration {
-    Duration::from_secs(secs.into())
+fn secs(secs: u32) -> Option<Duration> {
+    Some(Duration::from_secs(secs.into()))
 }
 
 /// It waits for nobody, or bounds each of its steps.
-fn none(_: &Agent) -> Duration {
-    Duration::ZERO
+fn none(_: &Agent) -> Option<Duration> {
+    None
 }
 
-fn never(_: &Agent) -> Option<String> {
-    None
+fn always(_: &Agent) -> Due {
+    Due::Run("it always does".to_owned())
 }
 
 fn end(_: &Agent) -> OnFailure {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::events::Stop;
-use super::report::{self, PhaseReport};
+use super::report::{self, PhaseReport, Spent};
 use crate::clock::Deadline;
 use crate::image::policy::OnFailure;
 use crate::verdict::Verdict;
@@ -12,14 +12,23 @@ use crate::verdict::Verdict;
 pub struct Phase<M> {
     /// As in the report and on the console.
     pub name: &'static str,
-    /// Why it is not run, if it is not.
-    pub skip: fn(&M) -> Option<String>,
+    /// Whether it is run, and why.
+    pub due: fn(&M) -> Due,
     /// Its time, for those that wait for something as a whole.
-    pub deadline: fn(&M) -> Duration,
+    pub limit: fn(&M) -> Option<Duration>,
     /// What a failure means.
     pub on_failure: fn(&M) -> OnFailure,
     /// What it does; the note is for the report.
     pub run: fn(&mut M, Deadline) -> Result<Done, Fault>,
+}
+
+/// Whether a phase is run, with the cause that the report gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It is.
+    Run(String),
+    /// It is not.
+    Skip(String),
 }
 
 /// A phase that did its work.
@@ -59,16 +68,31 @@ pub fn machine_fault(error: impl std::fmt::Display) -> Fault {
 /// Runs every phase in order; `record` puts each into the report. Returns why the machine ends.
 pub fn run<M>(phases: &[Phase<M>], machine: &mut M, record: fn(&mut M, PhaseReport)) -> Verdict {
     for phase in phases {
-        let start_ms = report::now_ms();
-        let told = |machine: &mut M, outcome, note| {
-            let millis = report::now_ms().saturating_sub(start_ms);
-            record(machine, PhaseReport { name: phase.name, start_ms, millis, outcome, note });
+        let (start_ms, before) = (report::now_ms(), Spent::now());
+        let limit = (phase.limit)(machine);
+        let (cause, skipped) = match (phase.due)(machine) {
+            Due::Run(cause) => (cause, false),
+            Due::Skip(cause) => (cause, true),
         };
-        if let Some(why) = (phase.skip)(machine) {
-            told(machine, "skipped", why);
+        let told = |machine: &mut M, outcome, note| {
+            let told = PhaseReport {
+                name: phase.name,
+                cause: cause.clone(),
+                start_ms,
+                millis: report::now_ms().saturating_sub(start_ms),
+                limit_ms: limit.map(|limit| limit.as_millis() as u64),
+                outcome,
+                note,
+                spent: Spent::since(before),
+                ..PhaseReport::default()
+            };
+            record(machine, told);
+        };
+        if skipped {
+            told(machine, "skipped", cause.clone());
             continue;
         }
-        let deadline = Deadline::after((phase.deadline)(machine));
+        let deadline = Deadline::after(limit.unwrap_or_default());
         match (phase.run)(machine, deadline) {
             Ok(Done::Next(note)) => told(machine, "ok", note),
             Ok(Done::End(verdict)) => {
@@ -119,8 +143,11 @@ mod tests {
     fn phase(name: &'static str) -> Phase<Model> {
         Phase {
             name,
-            skip: |model| (model.plan[model.next] == Plan::Skip).then(|| "planned".to_owned()),
-            deadline: |_| Duration::ZERO,
+            due: |model| match model.plan[model.next] {
+                Plan::Skip => Due::Skip("planned".to_owned()),
+                _ => Due::Run("always".to_owned()),
+            },
+            limit: |_| None,
             on_failure: |model| match model.plan[model.next - 1] {
                 Plan::FailAndGoOn => OnFailure::Continue,
                 _ => OnFailure::Stop,

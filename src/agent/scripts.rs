@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
@@ -11,7 +11,8 @@ use std::os::fd::AsFd;
 use super::Agent;
 use super::events::{Events, Stop};
 use super::output::Source;
-use super::runner::{Done, Fault, machine_fault, site_fault};
+use super::report::ScriptReport;
+use super::runner::{Done, Due, Fault, machine_fault, site_fault};
 use crate::cgroup::{Cgroup, populated};
 use crate::clock::Deadline;
 use crate::context::medium::COPY;
@@ -25,12 +26,15 @@ const KILLED: Duration = Duration::from_secs(5);
 /// For each script's `stop`.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// Why a script is not run.
-pub fn missing(agent: &Agent, file: &str) -> Option<String> {
+/// Whether a script is run.
+pub fn due(agent: &Agent, file: &str) -> Due {
     if agent.report.medium.is_none() {
-        return Some("no context CD".to_owned());
+        Due::Skip("no context CD".to_owned())
+    } else if Path::new(COPY).join(file).exists() {
+        Due::Run(format!("{file} is on the context CD"))
+    } else {
+        Due::Skip(format!("no {file} on the context CD"))
     }
-    (!Path::new(COPY).join(file).exists()).then(|| format!("no {file} on the context CD"))
 }
 
 /// `prolog.sh start`, `epilog.sh start`.
@@ -42,14 +46,14 @@ pub fn start(agent: &mut Agent, name: &'static str, deadline: Deadline) -> Resul
     }
     // Its `stop` is due whatever becomes of `start`: it may have done half of its work.
     agent.started.push(name);
-    let ended = run(&mut agent.events, name, "start", deadline)?;
+    let ended = run(agent, name, "start", deadline)?;
     ended.map(Done::Next).map_err(|why| site_fault(format!("{file}: {why}")))
 }
 
 /// `epilog.sh stop`, then `prolog.sh stop`, for those whose `start` ran.
 pub fn stop(agent: &mut Agent) {
     while let Some(name) = agent.started.pop() {
-        match run(&mut agent.events, name, "stop", Deadline::after(STOP_LIMIT)) {
+        match run(agent, name, "stop", Deadline::after(STOP_LIMIT)) {
             Ok(Ok(note)) => log::info!("{name}.sh stop: {note}"),
             Ok(Err(why)) => log::warn!("{name}.sh stop: {why}"),
             Err(_) => log::warn!("{name}.sh stop: not run"),
@@ -57,44 +61,66 @@ pub fn stop(agent: &mut Agent) {
     }
 }
 
-/// Runs one script to its end. What it started and left running stays, as it is the site's, and is counted.
-fn run(events: &mut Events, name: &str, action: &str, deadline: Deadline) -> Result<Result<String, String>, Fault> {
+/// Runs one script to its end. What it started and left running stays, as it is the site's, and is told.
+fn run(agent: &mut Agent, name: &str, action: &str, deadline: Deadline) -> Result<Result<String, String>, Fault> {
+    let begun = Instant::now();
     let cgroup = Cgroup::create(&format!("{name}-{action}")).map_err(machine_fault)?;
     let running = script::start(CONTEXT_DIR, &format!("{name}.sh"), action, &cgroup);
     let running = running.map_err(|error| site_fault(format!("{name}.sh: {error}")))?;
     let source = Source { tag: name.to_owned(), pid: running.child.pid().as_raw() as u32, job: None, show: true };
+    let events = &mut agent.events;
     let output = events.add_output(running.output, source);
     let waited = events.wait_child(&running.child, deadline);
-    let ended = match waited {
-        Ok(Some(exit)) if exit.success() => Ok(exit),
-        Ok(Some(exit)) => Err(exit.to_string()),
+    let (end, exit) = match waited {
+        Ok(Some(exit)) => (exit.to_string(), Some(exit)),
         // The end of the machine interrupts a script; it does not interrupt its killing.
         Ok(None) | Err(Stop) => {
             let all = end_tree(events, &cgroup, &running.child, GRACE);
             events.bury(&running.child);
             let what = if all { "was killed with all that it started" } else { "could not be killed" };
-            Err(format!("ran into its deadline and {what}"))
+            (format!("ran into its deadline and {what}"), None)
         }
     };
     let tail = events.finish_output(output);
+    let (used, left_running) = (cgroup.usage(), named(&cgroup.members()));
+    let ended = if exit.is_some_and(Exit::success) {
+        Ok(left_running_note(&end, left_running.len()))
+    } else {
+        Err(with_tail(&end, &tail))
+    };
+    agent.details.scripts.push(ScriptReport {
+        name: format!("{name}.sh"),
+        action: action.to_owned(),
+        millis: begun.elapsed().as_millis() as u64,
+        end,
+        exit: exit.and_then(Exit::code),
+        cpu_ms: used.cpu_micros / 1000,
+        memory_kib: used.memory_peak / 1024,
+        left_running,
+        tail,
+        output_dropped: 0,
+    });
     waited?;
-    Ok(match ended {
-        Ok(exit) => Ok(left_running(exit, cgroup.members().len())),
-        Err(what) => Err(with_tail(what, &tail)),
-    })
+    Ok(ended)
 }
 
-fn left_running(exit: Exit, left: usize) -> String {
+/// `name (pid)` of each.
+fn named(pids: &[u32]) -> Vec<String> {
+    let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    pids.iter().map(|pid| format!("{} ({pid})", name(pid).trim_end())).collect()
+}
+
+fn left_running_note(end: &str, left: usize) -> String {
     match left {
-        0 => exit.to_string(),
-        1 => format!("{exit}, 1 process left running"),
-        _ => format!("{exit}, {left} processes left running"),
+        0 => end.to_owned(),
+        1 => format!("{end}, 1 process left running"),
+        _ => format!("{end}, {left} processes left running"),
     }
 }
 
 /// The last line of a failed script usually says why.
-fn with_tail(what: String, tail: &[String]) -> String {
-    tail.last().map_or_else(|| what.clone(), |line| format!("{what}; last line: {line}"))
+fn with_tail(what: &str, tail: &[String]) -> String {
+    tail.last().map_or_else(|| what.to_owned(), |line| format!("{what}; last line: {line}"))
 }
 
 /// SIGTERM to the first process, then SIGKILL to everybody, until nobody is left. False if somebody is.

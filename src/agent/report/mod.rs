@@ -1,5 +1,7 @@
 //! The report: what happened in this boot, as JSON in `/run/ctxinit/report.json`.
 
+mod phase;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -11,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+pub use self::phase::{Details, PhaseReport, ScriptReport, Spent};
 use super::protocol::Fate;
 use crate::clock::Deadline;
 use crate::context::medium::Medium;
@@ -53,21 +56,6 @@ pub struct Report {
     pub log: Option<LogReport>,
     /// Why the machine ended, known at the end.
     pub verdict: Option<Verdict>,
-}
-
-/// One phase.
-#[derive(Clone, Debug, Serialize)]
-pub struct PhaseReport {
-    /// Its name.
-    pub name: &'static str,
-    /// Milliseconds from the kernel's start to its start.
-    pub start_ms: u64,
-    /// Milliseconds that it took.
-    pub millis: u64,
-    /// `ok`, `skipped`, `failed` or `stopped`.
-    pub outcome: &'static str,
-    /// What was done, found or wrong.
-    pub note: String,
 }
 
 /// One token.
