@@ -92,7 +92,8 @@ pub fn image(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
 /// Reads what the image allows, and starts the log: from here on nothing that anybody logs is lost silently.
 pub fn policy(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     let text = fs::read(policy::PATH).map_err(|error| site_fault(format!("{}: {error}", policy::PATH)))?;
-    let policy: Policy = config::parse(policy::PATH, &text).map_err(site_fault)?;
+    let mut policy: Policy = config::parse(policy::PATH, &text).map_err(site_fault)?;
+    policy.signature = policy.signature.with_files(&site_keys().map_err(site_fault)?).map_err(site_fault)?;
     agent.report.image = Some(policy.image.clone());
     let note = format!("image {} version {}", policy.image.uuid, policy.image.version);
     cgroup::prepare().map_err(machine_fault)?;
@@ -102,6 +103,24 @@ pub fn policy(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     start_logger(agent).map_err(|error| machine_fault(format!("logger: {error}")))?;
     agent.policy = policy;
     Ok(Done::Next(note))
+}
+
+/// The image's public key files in the order of their names, path and text.
+fn site_keys() -> Result<Vec<(String, String)>, String> {
+    let failed = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+    let dir = Path::new(policy::SITE_KEYS);
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.and_then(|all| all.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()),
+    };
+    let mut paths = entries.map_err(|error| failed(dir, error))?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "pub"));
+    paths.sort_unstable();
+    let read = |path: &std::path::PathBuf| {
+        let text = fs::read_to_string(path).map_err(|error| failed(path, error))?;
+        Ok((path.display().to_string(), text))
+    };
+    paths.iter().map(read).collect()
 }
 
 fn start_logger(agent: &mut Agent) -> io::Result<()> {

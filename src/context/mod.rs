@@ -2,4 +2,5 @@
 
 pub mod medium;
 pub mod shell;
+pub mod signature;
 pub mod site;

@@ -3,10 +3,13 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::context::signature::Key;
 use crate::context::site::Work;
 
 /// Where the policy lies in the image.
 pub const PATH: &str = "/etc/ctxinit/image.json";
+/// Where more public keys of sites may lie in the image, one `NAME.pub` each.
+pub const SITE_KEYS: &str = "/etc/ctxinit/site-keys";
 
 /// The whole file; unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -17,6 +20,9 @@ pub struct Policy {
     /// How the context CD is looked for.
     #[serde(default)]
     pub medium: Medium,
+    /// Whose signature the context CD must carry.
+    #[serde(default)]
+    pub signature: Signature,
     /// Limits of the site's scripts.
     #[serde(default)]
     pub scripts: Scripts,
@@ -39,6 +45,7 @@ impl Policy {
         Self {
             image: Identity { uuid: String::new(), version: String::new(), endorser: None },
             medium: Medium::default(),
+            signature: Signature::default(),
             scripts: Scripts::default(),
             network: Network::default(),
             payload: Payload {
@@ -99,6 +106,52 @@ impl Default for Medium {
     fn default() -> Self {
         // 5 s: a SCSI or IDE drive shows up 0.5-0.7 s after its module, a hot-plugged one after 3.5 s.
         Self { need: Need::Optional, wait_secs: 5, size_mb: 64 }
+    }
+}
+
+/// Whose signature the context CD must carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Signature {
+    /// Whether it must.
+    pub need: Demand,
+    /// Public keys of the sites that the image trusts.
+    pub keys: Vec<Key>,
+}
+
+/// Whether the context CD must carry a signature.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Demand {
+    /// Without a good one the machine ends, and nothing of the CD is used.
+    Require,
+    /// Without a good one the log and the report say so, and it goes on.
+    Warn,
+    /// Nobody looks.
+    #[default]
+    Off,
+}
+
+impl Signature {
+    /// Adds the keys of [`SITE_KEYS`], each the path and the text of a public key file.
+    ///
+    /// # Errors
+    /// Names the file and the line that is no key, or the key of the policy that asks for what cannot be.
+    pub fn with_files(mut self, files: &[(String, String)]) -> Result<Self, String> {
+        for (path, text) in files {
+            self.keys.push(Key::from_file(text).map_err(|(line, why)| format!("{path}:{line}: {why}"))?);
+        }
+        let asked = match self.need {
+            Demand::Off => return Ok(self),
+            Demand::Warn => "warn",
+            Demand::Require => "require",
+        };
+        if self.keys.is_empty() {
+            return Err(format!(
+                "{PATH}: signature.keys: signature.need is \"{asked}\", and there is no key, neither here nor in {SITE_KEYS}/*.pub"
+            ));
+        }
+        Ok(self)
     }
 }
 
@@ -269,5 +322,33 @@ mod tests {
         let wrong =
             read(r#"{"image": {"uuid": "u", "version": "1"}, "payload": {"command": ["/w"]}, "overlay_mb": 0}"#);
         assert_eq!(wrong.unwrap_err(), "/etc/ctxinit/image.json:1: overlay_mb: 0 is not between 1 and 1048576");
+    }
+    #[test]
+    fn site_keys_come_from_both_places() {
+        const KEY: &str = "RWTjgr25YhgUjqb1XtxQPN5IcKafK1yFVYeHV3x/BYvQuH5DheMDpS0Y";
+        let policy = |signature: &str| {
+            let head = r#""image": {"uuid": "u", "version": "1"}, "payload": {"command": ["/w"]}"#;
+            read(&format!("{{{head}, \"signature\": {signature}}}")).map(|policy| policy.signature)
+        };
+        let file = [("/etc/ctxinit/site-keys/a.pub".to_owned(), format!("untrusted comment: a\n{KEY}\n"))];
+        let here = policy(&format!(r#"{{"need": "require", "keys": ["{KEY}"]}}"#)).unwrap();
+        let there = policy(r#"{"need": "require"}"#).unwrap();
+        assert_eq!(here.clone().with_files(&[]), Ok(here.clone()));
+        assert_eq!(there.clone().with_files(&file), Ok(here));
+        assert_eq!(
+            there.clone().with_files(&[]).unwrap_err(),
+            "/etc/ctxinit/image.json: signature.keys: signature.need is \"require\", and there is no key, neither here nor \
+             in /etc/ctxinit/site-keys/*.pub"
+        );
+        let broken = [("/etc/ctxinit/site-keys/b.pub".to_owned(), "untrusted comment: b\nRWx\n".to_owned())];
+        assert_eq!(
+            there.with_files(&broken).unwrap_err(),
+            "/etc/ctxinit/site-keys/b.pub:2: not a minisign public key (56 letters that begin with RW)"
+        );
+        assert_eq!(Signature::default().with_files(&[]), Ok(Signature::default()));
+        assert_eq!(
+            policy(r#"{"keys": ["RWx"]}"#).unwrap_err(),
+            "/etc/ctxinit/image.json:1: signature.keys[0]: not a minisign public key (56 letters that begin with RW)"
+        );
     }
 }
