@@ -14,7 +14,8 @@ use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
-use crate::devices::block::{Block, Content};
+use crate::devices::block::Block;
+use crate::devices::content::Content;
 use crate::mounts;
 
 /// Where the copy lies; a tmpfs that the agent has mounted.

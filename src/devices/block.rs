@@ -3,9 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 
 use nix::libc;
 
+use super::content::Content;
 use super::entries;
 
 /// A whole disk, a drive or a partition.
@@ -13,8 +15,12 @@ use super::entries;
 pub struct Block {
     /// Kernel name, `vda`, `sr0`, `xvdb1`.
     pub name: String,
+    /// Whether it is an optical drive, which can be asked whether it holds a disc.
+    pub optical: bool,
     /// Whether nobody in this machine can write to it: the kernel's `ro`, or an optical drive.
     pub read_only: bool,
+    /// Kernel name of the whole disk, for a partition.
+    pub whole: Option<String>,
     /// GPT partition name, where it has one.
     pub partition_label: Option<String>,
 }
@@ -33,9 +39,12 @@ impl Block {
         }
         let optical = name.starts_with("sr");
         let read_only = optical || fs::read_to_string(format!("{path}/ro")).ok()?.trim_end() == "1";
+        // A partition lies in the directory of its disk.
+        let whole = fs::exists(format!("{path}/partition")).ok()?.then(|| fs::canonicalize(path).ok()).flatten();
+        let whole = whole.and_then(|path| Some(path.parent()?.file_name()?.to_str()?.to_owned()));
         let uevent = fs::read_to_string(format!("{path}/uevent")).unwrap_or_default();
         let partition_label = uevent.lines().find_map(|line| line.strip_prefix("PARTNAME=")).map(str::to_owned);
-        Some(Self { name, read_only, partition_label })
+        Some(Self { name, optical, read_only, whole, partition_label })
     }
 
     /// Its node; devtmpfs makes one for every device.
@@ -54,11 +63,7 @@ impl Block {
     /// Those of open(2) and read(2): ENOMEDIUM for a drive without a disc, EIO for a bad one.
     pub fn content(&self) -> io::Result<Content> {
         let file = self.open()?;
-        let mut head = [0; 2048];
-        file.read_exact_at(&mut head, 0).or_else(too_small)?;
-        let mut descriptor = [0; 2048];
-        file.read_exact_at(&mut descriptor, VOLUME_DESCRIPTOR).or_else(too_small)?;
-        Ok(Content::parse(&head, &descriptor))
+        Content::find(|at, buffer| file.read_exact_at(buffer, at).or_else(too_small))
     }
 }
 
@@ -67,69 +72,10 @@ fn too_small(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::UnexpectedEof { Ok(()) } else { Err(error) }
 }
 
-/// Sector 16 of 2048 bytes (ECMA-119 6.2.1).
-const VOLUME_DESCRIPTOR: u64 = 16 * 2048;
-
-/// File systems that we know by their superblock.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// ext2, ext3 or ext4, with its label.
-    Ext4(String),
-    /// squashfs, which has no label.
-    Squashfs,
-    /// ISO 9660, with its volume identifier.
-    Iso9660(String),
-    /// Anything else, nothing among it.
-    Unknown,
-}
-
-impl Content {
-    /// `head` is the first 2048 bytes, `descriptor` the sector at 32768.
-    fn parse(head: &[u8; 2048], descriptor: &[u8; 2048]) -> Self {
-        // Offsets from the superblock at 1024: magic 0x38, volume name 0x78 (kernel: fs/ext4/ext4.h).
-        if head.get(1080..1082) == Some(&[0x53, 0xef]) {
-            return Self::Ext4(text(head.get(1144..1160)));
-        }
-        if head.get(..4) == Some(b"hsqs") {
-            return Self::Squashfs;
-        }
-        // Type 1 is the primary descriptor; the identifier stands at byte 41 (ECMA-119 8.4).
-        if descriptor.get(..6) == Some(b"\x01CD001") {
-            return Self::Iso9660(text(descriptor.get(40..72)));
-        }
-        Self::Unknown
-    }
-}
-
-/// A label: up to the first NUL, without padding, made printable.
-fn text(field: Option<&[u8]>) -> String {
-    let field = field.unwrap_or_default();
-    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
-    let label = String::from_utf8_lossy(field.get(..end).unwrap_or_default());
-    crate::logging::printable(label.trim_end())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with(at: usize, bytes: &[u8]) -> [u8; 2048] {
-        let mut sector = [0; 2048];
-        sector[at..at + bytes.len()].copy_from_slice(bytes);
-        sector
-    }
-
-    #[test]
-    fn file_systems_are_known_by_their_superblocks() {
-        let zero = [0; 2048];
-        let mut ext4 = with(1080, &[0x53, 0xef]);
-        ext4[1144..1151].copy_from_slice(b"ctxroot");
-        assert_eq!(Content::parse(&ext4, &zero), Content::Ext4("ctxroot".to_owned()));
-        assert_eq!(Content::parse(&with(0, b"hsqs"), &zero), Content::Squashfs);
-        let mut iso = with(0, b"\x01CD001\x01");
-        iso[40..72].copy_from_slice(b"CONTEXT                         ");
-        assert_eq!(Content::parse(&zero, &iso), Content::Iso9660("CONTEXT".to_owned()));
-        assert_eq!(Content::parse(&zero, &with(0, b"\x02CD001")), Content::Unknown);
-        assert_eq!(Content::parse(&zero, &zero), Content::Unknown);
-    }
+/// Xen block devices that no driver took, `vbd-51760`: xen-blkfront refuses one that is configured as a CD in PVH and
+/// HVM guests, so a CD has to be given as a read-only disk there.
+pub fn xen_without_driver() -> Vec<String> {
+    let vbd = |path: &String| path.contains("/vbd-") && !Path::new(path).join("block").exists();
+    let name = |path: String| path.rsplit('/').next().map(str::to_owned);
+    entries("/sys/bus/xen/devices").into_iter().filter(vbd).filter_map(name).collect()
 }

@@ -1,7 +1,9 @@
 //! Devices without udev and kmod: modules by modalias, uevents, block devices by content.
 
 pub mod block;
+pub mod content;
 pub mod modules;
+pub mod optical;
 pub mod uevent;
 
 use std::fs;

@@ -13,7 +13,8 @@ use nix::sys::statfs::{FsType, fstatfs};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::devices::block::{Block, Content};
+use crate::devices::block::Block;
+use crate::devices::content::Content;
 use crate::mounts::{self, MountError};
 
 /// The label of an image's file system unless the kernel command line says `root=LABEL=name`.
@@ -115,17 +116,15 @@ pub fn find(wanted: &Wanted) -> Result<Option<Found>, RootError> {
     let mut found = Vec::new();
     for block in Block::all() {
         // Optical drives hold contexts, not images, and are slow to ask.
-        if block.name.starts_with("sr") {
+        if block.optical {
             continue;
         }
         let Ok(content) = block.content() else { continue };
-        let fstype = match &content {
-            Content::Ext4(_) => "ext4",
-            Content::Squashfs => "squashfs",
-            _ => continue,
-        };
+        if !matches!(content, Content::Ext4(_) | Content::Squashfs) {
+            continue;
+        }
         if wanted.fits(&block, &content) {
-            found.push(Found { node: block.node(), fstype: fstype.to_owned() });
+            found.push(Found { node: block.node(), fstype: content.fstype().to_owned() });
         }
     }
     if found.len() > 1 {
