@@ -86,9 +86,9 @@ pub fn tmpfs(target: &str, mebibytes: u32, more: &str) -> Result<(), MountError>
 ///
 /// # Errors
 /// Names device and target.
-pub fn medium(device: &str, target: &str, fstype: &str) -> Result<(), MountError> {
+pub fn medium(device: &str, target: &str, fstype: &str, data: &str) -> Result<(), MountError> {
     let flags = safe(MountFlags::RDONLY.union(MountFlags::NODEV).union(MountFlags::NOEXEC));
-    mount(device, target, fstype, flags, "")
+    mount(device, target, fstype, flags, data)
 }
 
 /// The image's root, read-only.

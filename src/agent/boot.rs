@@ -12,7 +12,7 @@ use super::channel::Channel;
 use super::notice::Notice;
 use super::protocol::ToLogger;
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
-use super::{Agent, roles};
+use super::{Agent, medium, roles};
 use crate::clock::Deadline;
 use crate::devices::Devices;
 use crate::image::policy::{self, Policy};
@@ -24,7 +24,7 @@ use crate::{cgroup, config, ids, logging, mounts, syslog};
 
 /// A device that is still coming is looked for again after an event, or after this time without one: a
 /// drive that becomes ready sends none.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Loads the drivers of what is there.
 pub fn devices(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
@@ -35,15 +35,14 @@ pub fn devices(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     Ok(Done::Next(format!("{loaded} modules")))
 }
 
-/// Waits for a uevent, and loads what it wants; also returns at the deadline and when it is time to look again.
+/// Waits for a uevent, and loads what it wants; also returns at the deadline.
 pub fn wait_for_devices(agent: &mut Agent, deadline: Deadline) -> Result<(), Fault> {
-    let again = deadline.min(Deadline::after(LOOK_AGAIN));
     match &mut agent.devices {
         Some(devices) => {
-            agent.events.wait(&[(devices.as_fd(), PollFlags::POLLIN)], again)?;
+            agent.events.wait(&[(devices.as_fd(), PollFlags::POLLIN)], deadline)?;
             devices.settle();
         }
-        None => agent.events.sleep(again)?,
+        None => agent.events.sleep(deadline)?,
     }
     Ok(())
 }
@@ -81,7 +80,7 @@ pub fn image(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
         if deadline.passed() {
             return Err(site_fault(format!("no device holds {wanted}")));
         }
-        wait_for_devices(agent, deadline)?;
+        wait_for_devices(agent, deadline.min(Deadline::after(LOOK_AGAIN)))?;
     };
     load_module(agent, &found.fstype);
     agent.initramfs = Some(root::enter(&found).map_err(site_fault)?);
@@ -93,6 +92,8 @@ pub fn image(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
 pub fn policy(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     let text = fs::read(policy::PATH).map_err(|error| site_fault(format!("{}: {error}", policy::PATH)))?;
     let mut policy: Policy = config::parse(policy::PATH, &text).map_err(site_fault)?;
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    policy.medium.wait_secs = medium::wait_secs(policy.medium.wait_secs, &line);
     policy.signature = policy.signature.with_files(&site_keys().map_err(site_fault)?).map_err(site_fault)?;
     agent.report.image = Some(policy.image.clone());
     let note = format!("image {} version {}", policy.image.uuid, policy.image.version);

@@ -28,7 +28,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Whether a script is run.
 pub fn due(agent: &Agent, file: &str) -> Due {
-    if agent.report.medium.is_none() {
+    if !agent.report.has_context() {
         Due::Skip("no context CD".to_owned())
     } else if Path::new(COPY).join(file).exists() {
         Due::Run(format!("{file} is on the context CD"))

@@ -8,7 +8,7 @@ use super::protocol::{Fate, FromWorker, ToWorker, Token};
 use super::report::{self, TokenReport};
 use super::runner::{Done, Fault, machine_fault, site_fault};
 use super::worker::Worker;
-use super::{Agent, network};
+use super::{Agent, medium, network};
 use crate::clock::Deadline;
 use crate::context::site::{Limits, Work};
 use crate::payload::outcome::{End, Outcome};
@@ -40,11 +40,13 @@ struct Tally {
 
 /// Claims, runs and completes until there is a reason to end.
 pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
+    medium::remove_secrets(agent)?;
     let Some(source) = agent.site.work.clone().or_else(|| agent.policy.work.clone()) else {
         // A site may do everything in its scripts; without a CD nobody has said anything at all.
-        return match agent.report.medium {
-            Some(_) => Ok(Done::End(Verdict::done("the scripts are done, and no work source is named"))),
-            None => Err(site_fault("no context CD, and the image names no work source")),
+        return if agent.report.has_context() {
+            Ok(Done::End(Verdict::done("the scripts are done, and no work source is named")))
+        } else {
+            Err(site_fault("no context CD, and the image names no work source"))
         };
     };
     let Work::Topos(topos) = &source;

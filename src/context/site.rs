@@ -18,6 +18,18 @@ pub struct Site {
     pub work: Option<Work>,
     /// When to stop asking for work.
     pub limits: Limits,
+    /// What becomes of the CD once it was read.
+    pub cd: Cd,
+}
+
+/// What becomes of the CD once it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cd {
+    /// Files that only the scripts' `start` may read: they are removed from the copy before the first payload.
+    pub secret: Vec<CdPath>,
+    /// Whether the drive's tray is opened.
+    pub eject: bool,
 }
 
 /// The site's syslog server.
@@ -193,6 +205,15 @@ checked!(
     |secs| if (15..=86_400).contains(secs) { Ok(()) } else { Err(format!("{secs} s is not between 15 and 86400")) }
 );
 
+checked!(
+    /// A file on the CD: its path below the root, without a `/` in front, and without `.` and `..`.
+    CdPath(String),
+    |path| {
+        let ok = path.split('/').all(|name| !matches!(name, "" | "." | "..")) && !path.contains('\0');
+        if ok { Ok(()) } else { Err(format!("{path:?} is not the path of a file on the CD")) }
+    }
+);
+
 fn is_host_name(name: &str) -> bool {
     let label = |l: &str| {
         (1..=63).contains(&l.len())
@@ -260,7 +281,15 @@ mod tests {
             ),
             (
                 r#"{"sylog": {}}"#,
-                "context.json:1: sylog: unknown field `sylog`, expected one of `hostname`, `syslog`, `work`, `limits`",
+                "context.json:1: sylog: unknown field `sylog`, expected one of `hostname`, `syslog`, `work`, `limits`, `cd`",
+            ),
+            (
+                r#"{"cd": {"secret": ["a", "../b"]}}"#,
+                "context.json:1: cd.secret[1]: \"../b\" is not the path of a file on the CD",
+            ),
+            (
+                r#"{"cd": {"secret": ["/a"]}}"#,
+                "context.json:1: cd.secret[0]: \"/a\" is not the path of a file on the CD",
             ),
         ];
         for (text, complaint) in cases {

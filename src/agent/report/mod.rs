@@ -1,5 +1,6 @@
 //! The report: what happened in this boot, as JSON in `/run/ctxinit/report.json`.
 
+mod medium;
 mod phase;
 
 use std::fs::{self, File, OpenOptions};
@@ -13,10 +14,10 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+pub use self::medium::{MediumReport, MediumState};
 pub use self::phase::{Details, PhaseReport, ScriptReport, Spent};
 use super::protocol::Fate;
 use crate::clock::Deadline;
-use crate::context::medium::Medium;
 use crate::devices::entries;
 use crate::image::policy::Identity;
 use crate::payload::outcome::Usage;
@@ -44,8 +45,8 @@ pub struct Report {
     pub image: Option<Identity>,
     /// The machine's name.
     pub hostname: Option<String>,
-    /// The context CD, if there was one.
-    pub medium: Option<Medium>,
+    /// The context CD, or why there is none; known when it was looked for.
+    pub medium: Option<MediumReport>,
     /// In the order in which they ran.
     pub phases: Vec<PhaseReport>,
     /// In the order in which they were claimed; the first [`TOKENS`] of them.
@@ -111,6 +112,11 @@ impl Report {
             log: None,
             verdict: None,
         }
+    }
+
+    /// Whether the site has given a context.
+    pub fn has_context(&self) -> bool {
+        self.medium.as_ref().is_some_and(|medium| medium.state == MediumState::Found)
     }
 
     /// Adds a token, or counts it: the report is kept in memory and written anew after each.
