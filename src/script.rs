@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 
 use crate::cgroup::Cgroup;
+use crate::image::policy::ScriptLimits;
 use crate::launch::{self, Program};
 use crate::sys::process::{self, Child, SpawnError};
 
@@ -65,6 +66,65 @@ pub fn fault(script: &[u8]) -> Option<&'static str> {
     (first.last() == Some(&b'\r')).then_some("line 1 ends in CR LF: the file has DOS line ends")
 }
 
+/// A script to be run, whoever wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// As the report, the log and a verdict name it: `prolog.sh`.
+    pub name: String,
+    /// APP-NAME of what it prints: `prolog`.
+    pub tag: String,
+    /// Where it lies: absolute, or from `dir` on. It sees itself under this name.
+    pub path: String,
+    /// Its working directory, absolute.
+    pub dir: String,
+    /// What it is to a shell.
+    pub way: Way,
+    /// Variables beside `PATH`, `HOME`, `LANG` and `CONTEXT_DIR`.
+    pub environment: Vec<(String, String)>,
+    /// What it may take; its time is bounded by whoever runs it.
+    pub limits: ScriptLimits,
+}
+
+/// Two ways to run a script. A `#!` line of another interpreter counts in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By the HEPiX protocol: after `init.sh` and the variables of `context.sh`, with `start` or `stop`.
+    Sourced,
+    /// As a program without arguments, by the image's shell; only its environment tells it anything.
+    Executed,
+}
+
+impl Script {
+    /// `prolog.sh` or `epilog.sh`, by its name without `.sh`.
+    pub fn of_context(stem: &str, limits: ScriptLimits) -> Self {
+        let name = format!("{stem}.sh");
+        Self {
+            tag: stem.to_owned(),
+            path: format!("./{name}"),
+            name,
+            dir: CONTEXT_DIR.to_owned(),
+            way: Way::Sourced,
+            environment: Vec::new(),
+            limits,
+        }
+    }
+
+    fn words(&self, interpreter: Interpreter, action: &str) -> Vec<String> {
+        let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        match (interpreter, self.way) {
+            (Interpreter::Shell, Way::Sourced) => {
+                owned(&[shell, "-c", SOURCE, &self.tag, action, &self.path, VARIABLES])
+            }
+            (Interpreter::Shell, Way::Executed) => owned(&[shell, &self.path]),
+            (Interpreter::Other(words), Way::Sourced) => {
+                words.into_iter().chain([self.path.clone(), action.to_owned()]).collect()
+            }
+            (Interpreter::Other(words), Way::Executed) => words.into_iter().chain([self.path.clone()]).collect(),
+        }
+    }
+}
+
 /// A script that runs, and its output.
 #[derive(Debug)]
 pub struct Running {
@@ -74,25 +134,19 @@ pub struct Running {
     pub output: File,
 }
 
-/// Starts `dir/name action` in `cgroup`.
+/// Starts a script in `cgroup`; `action` is `start` or `stop`.
 ///
 /// # Errors
 /// The step that failed; nothing of the script has run.
-pub fn start(dir: &str, name: &str, action: &str, cgroup: &Cgroup) -> Result<Running, SpawnError> {
-    let script = fs::read(format!("{dir}/{name}")).map_err(SpawnError::Fork)?;
-    let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
-    let path = format!("./{name}");
-    let words: Vec<String> = match interpreter(&script) {
-        Interpreter::Shell => {
-            [shell, "-c", SOURCE, name, action, &path, VARIABLES].iter().map(|&word| word.to_owned()).collect()
-        }
-        Interpreter::Other(words) => words.into_iter().chain([path, action.to_owned()]).collect(),
-    };
-    let environment = [("PATH", launch::PATH), ("HOME", "/root"), ("LANG", "C.UTF-8"), ("CONTEXT_DIR", dir)];
+pub fn start(script: &Script, action: &str, cgroup: &Cgroup) -> Result<Running, SpawnError> {
+    let text = fs::read(Path::new(&script.dir).join(&script.path)).map_err(SpawnError::Fork)?;
+    let words = script.words(interpreter(&text), action);
+    let environment = [("PATH", launch::PATH), ("HOME", "/root"), ("LANG", "C.UTF-8"), ("CONTEXT_DIR", CONTEXT_DIR)];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let environment: Vec<_> = environment.into_iter().chain(script.environment.iter().cloned()).collect();
     let mut door = cgroup.door().map_err(|error| SpawnError::Fork(io::Error::other(error)))?;
     let (output, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
-    let program = Program { dir, words: &words, environment: &environment };
+    let program = Program { dir: &script.dir, words: &words, environment: &environment };
     let child = process::spawn(|| {
         launch::detach(Some(&mut door), &writer)?;
         launch::exec(&program)

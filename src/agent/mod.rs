@@ -28,6 +28,7 @@ use crate::devices::Devices;
 use crate::image::policy::Policy;
 use crate::image::root::Initramfs;
 use crate::logging;
+use crate::script::Script;
 use crate::sys::process::Child;
 
 use events::Events;
@@ -52,7 +53,7 @@ pub struct Agent {
     logger: Option<Child>,
     dhcp: Vec<network::Client>,
     /// Scripts whose `start` ran, so that their `stop` is due.
-    started: Vec<&'static str>,
+    started: Vec<Script>,
     notices: File,
 }
 

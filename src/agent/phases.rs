@@ -25,7 +25,7 @@ pub const PHASES: &[Phase<Agent>] = &[
         due: |agent| scripts::due(agent, "prolog.sh"),
         limit: |agent| secs(agent.policy.scripts.prolog.timeout_secs),
         on_failure: |agent| agent.policy.scripts.prolog.on_failure,
-        run: |agent, deadline| scripts::start(agent, "prolog", deadline),
+        run: scripts::prolog,
     },
     Phase {
         name: "network",
@@ -40,7 +40,7 @@ pub const PHASES: &[Phase<Agent>] = &[
         due: |agent| scripts::due(agent, "epilog.sh"),
         limit: |agent| secs(agent.policy.scripts.epilog.timeout_secs),
         on_failure: |agent| agent.policy.scripts.epilog.on_failure,
-        run: |agent, deadline| scripts::start(agent, "epilog", deadline),
+        run: scripts::epilog,
     },
     Phase { name: "work", due: always, limit: none, on_failure: end, run: work::run },
 ];

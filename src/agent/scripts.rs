@@ -16,7 +16,7 @@ use super::runner::{Done, Due, Fault, machine_fault, site_fault};
 use crate::cgroup::{Cgroup, populated};
 use crate::clock::Deadline;
 use crate::context::medium::COPY;
-use crate::script::{self, CONTEXT_DIR};
+use crate::script::{self, Script};
 use crate::sys::process::{Child, Exit};
 
 /// Between SIGTERM and the end of the whole tree.
@@ -37,37 +37,49 @@ pub fn due(agent: &Agent, file: &str) -> Due {
     }
 }
 
-/// `prolog.sh start`, `epilog.sh start`.
-pub fn start(agent: &mut Agent, name: &'static str, deadline: Deadline) -> Result<Done, Fault> {
-    let file = format!("{name}.sh");
-    let text = fs::read(format!("{COPY}/{file}")).map_err(|error| site_fault(format!("{file}: {error}")))?;
+/// `prolog.sh start`.
+pub fn prolog(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
+    start(agent, &Script::of_context("prolog", agent.policy.scripts.prolog), deadline).map(Done::Next)
+}
+
+/// `epilog.sh start`.
+pub fn epilog(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
+    start(agent, &Script::of_context("epilog", agent.policy.scripts.epilog), deadline).map(Done::Next)
+}
+
+/// Runs a script's `start`. Its `stop` is due from then on, whatever becomes of this: it may have done half of its work.
+fn start(agent: &mut Agent, script: &Script, deadline: Deadline) -> Result<String, Fault> {
+    let text = fs::read(Path::new(&script.dir).join(&script.path));
+    let text = text.map_err(|error| site_fault(format!("{}: {error}", script.name)))?;
     if let Some(fault) = script::fault(&text) {
-        return Err(site_fault(format!("{file}: {fault}")));
+        return Err(site_fault(format!("{}: {fault}", script.name)));
     }
-    // Its `stop` is due whatever becomes of `start`: it may have done half of its work.
-    agent.started.push(name);
-    let ended = run(agent, name, "start", deadline)?;
-    ended.map(Done::Next).map_err(|why| site_fault(format!("{file}: {why}")))
+    agent.started.push(script.clone());
+    run(agent, script, "start", deadline)
 }
 
 /// `epilog.sh stop`, then `prolog.sh stop`, for those whose `start` ran.
 pub fn stop(agent: &mut Agent) {
-    while let Some(name) = agent.started.pop() {
-        match run(agent, name, "stop", Deadline::after(STOP_LIMIT)) {
-            Ok(Ok(note)) => log::info!("{name}.sh stop: {note}"),
-            Ok(Err(why)) => log::warn!("{name}.sh stop: {why}"),
-            Err(_) => log::warn!("{name}.sh stop: not run"),
+    while let Some(script) = agent.started.pop() {
+        match run(agent, &script, "stop", Deadline::after(STOP_LIMIT)) {
+            Ok(note) => log::info!("{} stop: {note}", script.name),
+            Err(Fault::Failed(verdict)) => log::warn!("stop: {}", verdict.text),
+            Err(Fault::Stop) => log::warn!("{} stop: not run", script.name),
         }
     }
 }
 
-/// Runs one script to its end. What it started and left running stays, as it is the site's, and is told.
-fn run(agent: &mut Agent, name: &str, action: &str, deadline: Deadline) -> Result<Result<String, String>, Fault> {
+/// Runs one script to its end; the note says how it went. What it started and left running stays, as it is the
+/// site's, and is told. Whatever becomes of it, the phase's report has it.
+///
+/// # Errors
+/// [`Fault::Failed`] with a verdict of 500 that names the script; [`Fault::Stop`], after the script was killed.
+pub fn run(agent: &mut Agent, script: &Script, action: &str, deadline: Deadline) -> Result<String, Fault> {
     let begun = Instant::now();
-    let cgroup = Cgroup::create(&format!("{name}-{action}")).map_err(machine_fault)?;
-    let running = script::start(CONTEXT_DIR, &format!("{name}.sh"), action, &cgroup);
-    let running = running.map_err(|error| site_fault(format!("{name}.sh: {error}")))?;
-    let source = Source { tag: name.to_owned(), pid: running.child.pid().as_raw() as u32, job: None, show: true };
+    let cgroup = Cgroup::create(&format!("{}-{action}", script.tag)).map_err(machine_fault)?;
+    let running = script::start(script, action, &cgroup);
+    let running = running.map_err(|error| site_fault(format!("{}: {error}", script.name)))?;
+    let source = Source { tag: script.tag.clone(), pid: running.child.pid().as_raw() as u32, job: None, show: true };
     let events = &mut agent.events;
     let output = events.add_output(running.output, source);
     let waited = events.wait_child(&running.child, deadline);
@@ -86,10 +98,10 @@ fn run(agent: &mut Agent, name: &str, action: &str, deadline: Deadline) -> Resul
     let ended = if exit.is_some_and(Exit::success) {
         Ok(left_running_note(&end, left_running.len()))
     } else {
-        Err(with_tail(&end, &tail))
+        Err(site_fault(format!("{}: {}", script.name, with_tail(&end, &tail))))
     };
     agent.details.scripts.push(ScriptReport {
-        name: format!("{name}.sh"),
+        name: script.name.clone(),
         action: action.to_owned(),
         millis: begun.elapsed().as_millis() as u64,
         end,
@@ -101,7 +113,7 @@ fn run(agent: &mut Agent, name: &str, action: &str, deadline: Deadline) -> Resul
         output_dropped: 0,
     });
     waited?;
-    Ok(ended)
+    ended
 }
 
 /// `name (pid)` of each.

@@ -160,15 +160,15 @@ impl Signature {
 #[serde(deny_unknown_fields, default)]
 pub struct Scripts {
     /// Before the network.
-    pub prolog: Script,
+    pub prolog: ScriptLimits,
     /// After the network.
-    pub epilog: Script,
+    pub epilog: ScriptLimits,
 }
 
 /// Limits of one script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Script {
+pub struct ScriptLimits {
     /// Seconds after which the script and everything it started is killed.
     #[serde(deserialize_with = "between::<_, 1, 86400>")]
     pub timeout_secs: u32,
@@ -176,7 +176,7 @@ pub struct Script {
     pub on_failure: OnFailure,
 }
 
-impl Default for Script {
+impl Default for ScriptLimits {
     fn default() -> Self {
         // Five minutes: sites' scripts mount file systems and fetch a few packages; nobody's takes longer and is well.
         Self { timeout_secs: 300, on_failure: OnFailure::Stop }
