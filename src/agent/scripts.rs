@@ -49,11 +49,8 @@ pub fn epilog(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
 
 /// Runs a script's `start`. Its `stop` is due from then on, whatever becomes of this: it may have done half of its work.
 fn start(agent: &mut Agent, script: &Script, deadline: Deadline) -> Result<String, Fault> {
-    let text = fs::read(Path::new(&script.dir).join(&script.path));
-    let text = text.map_err(|error| site_fault(format!("{}: {error}", script.name)))?;
-    if let Some(fault) = script::fault(&text) {
-        return Err(site_fault(format!("{}: {fault}", script.name)));
-    }
+    script::examine(Path::new(&script.dir), &script.path)
+        .map_err(|fault| site_fault(format!("{}: {fault}", script.name)))?;
     agent.started.push(script.clone());
     run(agent, script, "start", deadline)
 }

@@ -61,7 +61,7 @@ pub enum CdError {
         /// Which.
         path: PathBuf,
         /// What is wrong with it.
-        fault: &'static str,
+        fault: script::Fault,
     },
     /// Nothing that makes a volume a context CD.
     #[error("{}: none of prolog.sh, epilog.sh, context.sh and context.json is in it, so no machine would take it for a context CD", .0.display())]

@@ -5,14 +5,19 @@
 //! first argument. Neither the x-bit nor a shell's `#!` line matters; `return` and `exit` end only the
 //! script. A `#!` line that names another interpreter (python) is honoured: that one runs the script.
 
-use std::fs::{self, File};
-use std::io;
+mod check;
+
+use std::fs::File;
 use std::path::Path;
 
-use crate::cgroup::Cgroup;
+use thiserror::Error;
+
+use crate::cgroup::{Cgroup, CgroupError};
 use crate::image::policy::ScriptLimits;
 use crate::launch::{self, Program};
 use crate::sys::process::{self, Child, SpawnError};
+
+pub use check::{Fault, Interpreter, examine, fault, interpreter};
 
 /// Where a guest of the HEPiX working group keeps the copy, and scripts expect it.
 pub const CONTEXT_DIR: &str = "/var/lib/hepix/context";
@@ -22,49 +27,10 @@ pub const VARIABLES: &str = "/run/ctxinit/context.vars";
 
 /// `$1` action, `$2` script, `$3` variables. `set --` is for shells whose `.` takes no arguments (dash).
 const SOURCE: &str = r#"[ ! -f ./init.sh ] || . ./init.sh
-. "$3"
+[ ! -f "$3" ] || . "$3"
 _ctxinit=$2
 set -- "$1"
 . "$_ctxinit""#;
-
-/// How a script is run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Interpreter {
-    /// Sourced by the image's shell.
-    Shell,
-    /// Run by the program of its `#!` line, with that line's arguments.
-    Other(Vec<String>),
-}
-
-/// Reads a script's first line.
-pub fn interpreter(script: &[u8]) -> Interpreter {
-    const SHELLS: &[&str] = &["sh", "bash", "dash", "ash", "ksh"];
-    let Some(line) = script.strip_prefix(b"#!").and_then(|rest| rest.split(|&byte| byte == b'\n').next()) else {
-        return Interpreter::Shell;
-    };
-    let line = String::from_utf8_lossy(line);
-    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-    // `#!/usr/bin/env python3` names its interpreter in the second word.
-    let name = |word: &String| word.rsplit('/').next().unwrap_or_default().to_owned();
-    let program = words.iter().map(name).find(|name| name != "env");
-    match program {
-        Some(name) if !SHELLS.contains(&name.as_str()) => Interpreter::Other(words),
-        _ => Interpreter::Shell,
-    }
-}
-
-/// Why a file cannot be run as a script.
-pub fn fault(script: &[u8]) -> Option<&'static str> {
-    if script.is_empty() {
-        return Some("the file is empty");
-    }
-    if script.contains(&0) {
-        return Some("the file holds a NUL byte, so it is not a script");
-    }
-    // A shell would look for commands that end in a carriage return, and fail in ways that nobody understands.
-    let first = script.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    (first.last() == Some(&b'\r')).then_some("line 1 ends in CR LF: the file has DOS line ends")
-}
 
 /// A script to be run, whoever wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +91,20 @@ impl Script {
     }
 }
 
+/// Why a script was not started; nothing of it has run.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// It is none.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// Its cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// A step on its way.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+}
+
 /// A script that runs, and its output.
 #[derive(Debug)]
 pub struct Running {
@@ -137,14 +117,13 @@ pub struct Running {
 /// Starts a script in `cgroup`; `action` is `start` or `stop`.
 ///
 /// # Errors
-/// The step that failed; nothing of the script has run.
-pub fn start(script: &Script, action: &str, cgroup: &Cgroup) -> Result<Running, SpawnError> {
-    let text = fs::read(Path::new(&script.dir).join(&script.path)).map_err(SpawnError::Fork)?;
-    let words = script.words(interpreter(&text), action);
+/// What is wrong with the file, or the step that failed.
+pub fn start(script: &Script, action: &str, cgroup: &Cgroup) -> Result<Running, StartError> {
+    let words = script.words(examine(Path::new(&script.dir), &script.path)?, action);
     let environment = [("PATH", launch::PATH), ("HOME", "/root"), ("LANG", "C.UTF-8"), ("CONTEXT_DIR", CONTEXT_DIR)];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let environment: Vec<_> = environment.into_iter().chain(script.environment.iter().cloned()).collect();
-    let mut door = cgroup.door().map_err(|error| SpawnError::Fork(io::Error::other(error)))?;
+    let mut door = cgroup.door()?;
     let (output, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
     let program = Program { dir: &script.dir, words: &words, environment: &environment };
     let child = process::spawn(|| {
@@ -152,37 +131,4 @@ pub fn start(script: &Script, action: &str, cgroup: &Cgroup) -> Result<Running, 
         launch::exec(&program)
     })?;
     Ok(Running { child, output })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn other(words: &[&str]) -> Interpreter {
-        Interpreter::Other(words.iter().map(|&word| word.to_owned()).collect())
-    }
-
-    #[test]
-    fn first_lines() {
-        let cases = [
-            ("echo x\n", Interpreter::Shell),
-            ("#!/bin/sh -e\n", Interpreter::Shell),
-            ("#! /usr/bin/env bash\n", Interpreter::Shell),
-            ("#!/usr/bin/python3 -u\nx", other(&["/usr/bin/python3", "-u"])),
-            ("#!/usr/bin/env perl\n", other(&["/usr/bin/env", "perl"])),
-            ("#!\n", Interpreter::Shell),
-            ("", Interpreter::Shell),
-        ];
-        for (script, expected) in cases {
-            assert_eq!(interpreter(script.as_bytes()), expected, "{script:?}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_a_script() {
-        assert_eq!(fault(b"echo x\n"), None);
-        assert_eq!(fault(b""), Some("the file is empty"));
-        assert!(fault(b"\x7fELF\0").unwrap().contains("NUL"));
-        assert!(fault(b"#!/bin/sh\r\necho\r\n").unwrap().contains("line 1 ends in CR LF"));
-    }
 }
