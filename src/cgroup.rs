@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use thiserror::Error;
 
 /// Everything that the agent starts for others lives below.
@@ -123,10 +125,40 @@ impl Cgroup {
         File::open(&path).map_err(|error| failed(&path, &error))
     }
 
-    /// Process numbers in it.
+    /// Process numbers in it and below: root's scripts may make cgroups of their own.
     pub fn members(&self) -> Vec<u32> {
-        let procs = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
-        procs.lines().filter_map(|line| line.parse().ok()).collect()
+        let procs = |path: &Path| fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+        let pids = self.tree().into_iter().map(|path| procs(&path));
+        // 0 stands for a process that our pid namespace does not show; to kill(2) it would mean ourselves.
+        let numbers = |text: String| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<u32>>();
+        pids.flat_map(numbers).filter(|&pid| pid > 0).collect()
+    }
+
+    /// Asks every process in it to end; stopped ones go on, as they could not hear it.
+    pub fn terminate(&self) {
+        let pids: Vec<Pid> = self.members().into_iter().map(|pid| Pid::from_raw(pid as i32)).collect();
+        // Those that are gone meanwhile have ended as they should.
+        for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+            for &pid in &pids {
+                let _ = kill(pid, signal);
+            }
+        }
+    }
+
+    /// Itself and all below, parents first.
+    fn tree(&self) -> Vec<PathBuf> {
+        let mut tree = vec![self.path.clone()];
+        let mut next = 0;
+        while let Some(path) = tree.get(next) {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            let below: Vec<PathBuf> = entries
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path())
+                .collect();
+            tree.extend(below);
+            next += 1;
+        }
+        tree
     }
 
     /// What was used so far. Files that the kernel does not have count as 0.
@@ -151,8 +183,10 @@ pub fn populated(events: &File) -> bool {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // EBUSY while a script's daemon lives in it: then it stays, and goes with the machine.
-        let _ = fs::remove_dir(&self.path);
+        // EBUSY while somebody lives in it: then it stays, and goes with the machine.
+        for path in self.tree().iter().rev() {
+            let _ = fs::remove_dir(path);
+        }
     }
 }
 
@@ -172,6 +206,18 @@ fn field(text: &str, key: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Directories and files as in a cgroup file system, without the kernel behind them.
+    #[test]
+    fn members_of_inner_groups_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(dir.path().join("cgroup.procs"), "7\n").unwrap();
+        fs::write(inner.join("cgroup.procs"), "8\n0\n9\n").unwrap();
+        let cgroup = Cgroup { path: dir.path().to_owned() };
+        assert_eq!(cgroup.members(), [7, 8, 9]);
+    }
 
     #[test]
     fn flat_files_are_read_by_key() {
