@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use thiserror::Error;
 
-use super::output::{Output, Source};
+use super::output::{Output, Printed, Source};
 use crate::clock::Deadline;
 use crate::logging;
 use crate::sys::process::{Child, Exit};
@@ -55,25 +55,32 @@ impl Events {
 
     /// Forwards this pipe to the log from now on.
     pub fn add_output(&mut self, pipe: File, source: Source) -> OutputId {
+        self.add_bounded_output(pipe, source, u64::MAX)
+    }
+
+    /// The same, but for so many bytes; what follows is thrown away and counted.
+    pub fn add_bounded_output(&mut self, pipe: File, source: Source, limit: u64) -> OutputId {
         let id = OutputId(self.next_id);
         self.next_id += 1;
-        self.outputs.push((id, Output::new(pipe, source)));
+        self.outputs.push((id, Output::new(pipe, source, limit)));
         id
     }
 
-    /// Reads what a stream holds now and returns its last lines. A stream that somebody still writes to
+    /// Reads what a stream holds now and returns what is left of it. A stream that somebody still writes to
     /// (a script's daemon) is forwarded further.
-    pub fn finish_output(&mut self, id: OutputId) -> Vec<String> {
-        let Some(at) = self.outputs.iter().position(|(each, _)| *each == id) else { return Vec::new() };
+    pub fn finish_output(&mut self, id: OutputId) -> Printed {
+        let Some(at) = self.outputs.iter().position(|(each, _)| *each == id) else {
+            return Printed::default();
+        };
         let (_, mut output) = self.outputs.swap_remove(at);
         // Once for a whole pipe, once for its end: more would wait for a daemon that never stops talking.
         output.pump();
         output.pump();
-        let tail = output.tail();
+        let printed = output.printed();
         if !output.ended() {
             self.outputs.push((id, output));
         }
-        tail
+        printed
     }
 
     /// From now on the end is under way and no longer interrupts a wait.

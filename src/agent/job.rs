@@ -58,7 +58,7 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
             pids_refused: used.pids_refused,
         },
         left_behind,
-        tail: agent.events.finish_output(output),
+        tail: agent.events.finish_output(output).tail,
     };
     let mut result = None;
     if outcome.success() {

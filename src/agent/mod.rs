@@ -5,6 +5,7 @@ pub mod channel;
 mod end;
 pub mod events;
 mod job;
+mod left;
 mod medium;
 mod network;
 pub mod notice;
@@ -28,13 +29,13 @@ use crate::devices::Devices;
 use crate::image::policy::Policy;
 use crate::image::root::Initramfs;
 use crate::logging;
-use crate::script::Script;
 use crate::sys::process::Child;
 
 use events::Events;
 use notice::Notice;
 use phases::PHASES;
 use report::{Details, PhaseReport, Report, Spent};
+use scripts::Scripts;
 
 /// Everything that the phases share.
 pub struct Agent {
@@ -52,8 +53,7 @@ pub struct Agent {
     initramfs: Option<Initramfs>,
     logger: Option<Child>,
     dhcp: Vec<network::Client>,
-    /// Scripts whose `start` ran, so that their `stop` is due.
-    started: Vec<Script>,
+    scripts: Scripts,
     notices: File,
 }
 
@@ -82,7 +82,7 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         initramfs: None,
         logger: None,
         dhcp: Vec::new(),
-        started: Vec::new(),
+        scripts: Scripts::default(),
         notices,
     };
     let early = PhaseReport {

@@ -16,6 +16,13 @@ const TAIL: usize = 5;
 /// Characters of each that the report shows.
 const TAIL_CHARS: usize = 200;
 
+/// Bytes that a line costs the log beside its text: header, structured data, the queue's own. Without it, a limit of
+/// 1 MB would let half a million empty-looking lines through.
+const LINE_COST: u64 = 100;
+
+/// Bytes of dropped output that are kept to show its last lines.
+const LAST: usize = 2048;
+
 /// Whose output it is.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -37,12 +44,28 @@ pub struct Output {
     partial: Vec<u8>,
     tail: VecDeque<String>,
     ended: bool,
+    limit: u64,
+    /// What it has cost the log so far.
+    cost: u64,
+    dropped: u64,
+    last_dropped: Vec<u8>,
+}
+
+/// What is left of an output for the report.
+#[derive(Debug, Default)]
+pub struct Printed {
+    /// Its last lines, the newest last.
+    pub tail: Vec<String>,
+    /// Bytes beyond the limit, which nobody has logged.
+    pub dropped: u64,
 }
 
 impl Output {
-    /// `pipe` is the reading end and does not block.
-    pub fn new(pipe: File, source: Source) -> Self {
-        Self { pipe, source, partial: Vec::new(), tail: VecDeque::new(), ended: false }
+    /// `pipe` is the reading end and does not block. What comes beyond `limit` bytes, 100 more for each line, is read
+    /// and thrown away: who prints it neither fails nor waits.
+    pub fn new(pipe: File, source: Source, limit: u64) -> Self {
+        let (partial, tail, last_dropped) = (Vec::new(), VecDeque::new(), Vec::new());
+        Self { pipe, source, partial, tail, ended: false, limit, cost: 0, dropped: 0, last_dropped }
     }
 
     /// Whether every writer is gone.
@@ -50,9 +73,13 @@ impl Output {
         self.ended
     }
 
-    /// Its last lines, the newest last.
-    pub fn tail(&self) -> Vec<String> {
-        self.tail.iter().cloned().collect()
+    /// What it was so far. The last lines say why a program failed, so they are told even if they were not logged.
+    pub fn printed(&self) -> Printed {
+        let last = String::from_utf8_lossy(&self.last_dropped);
+        let last = last.lines().filter(|line| !line.is_empty()).map(shown);
+        let mut tail: Vec<String> = self.tail.iter().cloned().chain(last).collect();
+        tail.drain(..tail.len().saturating_sub(TAIL));
+        Printed { tail, dropped: self.dropped }
     }
 
     /// Reads what is there now, but no more than a bound, so that one flood does not starve the others.
@@ -69,7 +96,7 @@ impl Output {
                 }
                 Ok(count) => {
                     any = true;
-                    chunk.get(..count).unwrap_or_default().iter().for_each(|&byte| self.push(byte));
+                    self.take(chunk.get(..count).unwrap_or_default());
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return any,
@@ -78,15 +105,36 @@ impl Output {
         any
     }
 
-    fn push(&mut self, byte: u8) {
-        if byte == b'\n' {
-            self.emit_partial();
-        } else {
-            self.partial.push(byte);
-            if self.partial.len() >= LINE {
-                self.emit_partial();
+    fn take(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.cost >= self.limit {
+                return self.discard(bytes);
+            }
+            let room = LINE.saturating_sub(self.partial.len()).min(bytes.len());
+            let (window, rest) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+            match window.iter().position(|&byte| byte == b'\n') {
+                Some(end) => {
+                    self.partial.extend(window.iter().take(end));
+                    bytes = bytes.get(end + 1..).unwrap_or_default();
+                    self.emit_partial();
+                }
+                None => {
+                    self.partial.extend(window);
+                    bytes = rest;
+                    if self.partial.len() >= LINE {
+                        self.emit_partial();
+                    }
+                }
             }
         }
+    }
+
+    fn discard(&mut self, bytes: &[u8]) {
+        self.dropped += bytes.len() as u64;
+        let keep = bytes.get(bytes.len().saturating_sub(LAST)..).unwrap_or_default();
+        let excess = (self.last_dropped.len() + keep.len()).saturating_sub(LAST);
+        self.last_dropped.drain(..excess);
+        self.last_dropped.extend_from_slice(keep);
     }
 
     fn emit_partial(&mut self) {
@@ -94,6 +142,7 @@ impl Output {
             return;
         }
         let line = std::mem::take(&mut self.partial);
+        self.cost = self.cost.saturating_add(line.len() as u64 + LINE_COST);
         let line = String::from_utf8_lossy(&line);
         let (severity, text) = split_severity(line.trim_end_matches('\r'));
         // 0 to 2 mean the machine, and many servers write them to every terminal: no payload speaks for it.
@@ -101,11 +150,22 @@ impl Output {
         if self.tail.len() == TAIL {
             self.tail.pop_front();
         }
-        self.tail.push_back(logging::printable(text).chars().take(TAIL_CHARS).collect());
-        let Source { tag, pid, job, show } = self.source.clone();
-        let record = Record { pid: Some(pid), job, ..Record::now(severity, &tag, text.to_owned()) };
-        logging::forward(record, show);
+        self.tail.push_back(shown(text));
+        self.forward(severity, text.to_owned());
+        if self.cost >= self.limit {
+            // In its place in the log, so that nobody takes the line before for the last one.
+            self.forward(4, format!("[{} KiB of output: what follows is thrown away]", self.limit / 1024));
+        }
     }
+
+    fn forward(&self, severity: u8, text: String) {
+        let Source { tag, pid, job, show } = self.source.clone();
+        logging::forward(Record { pid: Some(pid), job, ..Record::now(severity, &tag, text) }, show);
+    }
+}
+
+fn shown(line: &str) -> String {
+    logging::printable(line).chars().take(TAIL_CHARS).collect()
 }
 
 impl AsFd for Output {
@@ -128,26 +188,55 @@ mod tests {
 
     use super::*;
 
-    fn read(bytes: &[u8]) -> Output {
+    fn read_limited(bytes: &[u8], limit: u64) -> Printed {
         let (reader, writer) = crate::launch::output_pipe().unwrap();
-        File::from(writer).write_all(bytes).unwrap();
         let source = Source { tag: "t".to_owned(), pid: 1, job: None, show: false };
-        let mut output = Output::new(reader, source);
+        let mut output = Output::new(reader, source, limit);
+        let mut writer = File::from(writer);
+        for chunk in bytes.chunks(60_000) {
+            writer.write_all(chunk).unwrap();
+            output.pump();
+        }
+        drop(writer);
         output.pump();
-        output
+        assert!(output.ended());
+        output.printed()
+    }
+
+    fn tail(bytes: &[u8]) -> Vec<String> {
+        read_limited(bytes, u64::MAX).tail
     }
 
     #[test]
     fn lines_are_cut_and_made_printable() {
-        assert_eq!(read(b"one\r\n\n<3>two\nlast").tail(), ["one", "two", "last"]);
-        assert_eq!(read(b"\xff\x1b[0m\n").tail(), ["\u{fffd}\\u{1b}[0m"]);
-        assert_eq!(read(&vec![b'x'; LINE + 1]).tail()[1], "x");
-        assert!(read(b"").ended());
+        assert_eq!(tail(b"one\r\n\n<3>two\nlast"), ["one", "two", "last"]);
+        assert_eq!(tail(b"\xff\x1b[0m\n"), ["\u{fffd}\\u{1b}[0m"]);
+        let long = tail(&[vec![b'x'; LINE + 1], b"\ny".to_vec()].concat());
+        assert_eq!((long.len(), long[0].len(), &*long[1], &*long[2]), (3, TAIL_CHARS, "x", "y"));
+        assert_eq!(tail(&[vec![b'x'; LINE], b"\ny".to_vec()].concat()).len(), 2);
+        assert!(tail(b"").is_empty());
     }
 
     #[test]
     fn only_the_last_lines_are_kept() {
-        assert_eq!(read(b"1\n2\n3\n4\n5\n6\n").tail(), ["2", "3", "4", "5", "6"]);
+        assert_eq!(tail(b"1\n2\n3\n4\n5\n6\n"), ["2", "3", "4", "5", "6"]);
+    }
+
+    #[test]
+    fn what_is_beyond_the_limit_is_counted_and_its_last_lines_are_told() {
+        // Each of these lines costs 102 bytes, so that the eleventh is the first beyond 1024.
+        let short = read_limited(&b"a\n".repeat(11), 1024);
+        assert_eq!((short.dropped, short.tail.len()), (0, TAIL));
+        assert_eq!(read_limited(&b"a\n".repeat(13), 1024).dropped, 4);
+
+        let flood = [b"y\n".repeat(500_000), b"the reason\n\n\x1b".to_vec()].concat();
+        let flood = read_limited(&flood, 1024);
+        assert_eq!(flood.dropped, 1_000_000 + 13 - 22);
+        assert_eq!(flood.tail, ["y", "y", "y", "the reason", "\\u{1b}"]);
+
+        let one_line = read_limited(&vec![b'z'; 1_000_000], 10_000);
+        assert_eq!(one_line.dropped, 1_000_000 - 3 * LINE as u64);
+        assert_eq!(one_line.tail.len(), 4);
     }
 
     #[test]

@@ -1,36 +1,60 @@
-//! Running the site's scripts under a deadline.
+//! Running scripts within their limits.
+//!
+//! Each has a cgroup of its own for its memory, its processes, and its end. What it leaves running stays there, and is
+//! ended with the machine ([`super::left`]).
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
-use std::os::fd::AsFd;
 
 use super::Agent;
-use super::events::{Events, Stop};
+use super::events::{Events, OutputId, Stop};
+use super::left::{self, Left};
 use super::output::Source;
 use super::report::ScriptReport;
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
-use crate::cgroup::{Cgroup, populated};
+use crate::cgroup::{Cgroup, Limits, Usage, populated};
 use crate::clock::Deadline;
 use crate::context::medium::COPY;
-use crate::script::{self, Script};
+use crate::script::{self, Running, Script, StartError};
 use crate::sys::process::{Child, Exit};
 
 /// Between SIGTERM and the end of the whole tree.
 const GRACE: Duration = Duration::from_secs(2);
 /// 400 processes of a fork bomb took 0.2 s on a loaded machine with two processors.
-const KILLED: Duration = Duration::from_secs(5);
-/// For each script's `stop`.
+pub const KILLED: Duration = Duration::from_secs(5);
+/// For each script's `stop`, and for those of all hooks together: `init::ORDERLY_END` counts on it.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Processes and threads of a script. A batch client with its monitoring and an autofs keeps some dozens, a Java service
+/// a hundred; a fork bomb of so many fits into the memory limit and dies within a second.
+const PIDS: u32 = 512;
+const MIB: u64 = 1024 * 1024;
+/// Memory that no script gets: ctxinit's own processes and the log's queue take 16 MiB, the kernel wants some air.
+const RESERVE: u64 = 64 * MIB;
+
+/// What became of scripts so far.
+#[derive(Debug, Default)]
+pub struct Scripts {
+    /// Those whose `start` ran, so that their `stop` is due.
+    started: Vec<Script>,
+    /// The same for hooks.
+    pub hooks: Vec<Script>,
+    /// What they left running.
+    pub left: Vec<Left>,
+    /// For names of cgroups.
+    runs: u32,
+}
 
 /// Whether a script is run.
 pub fn due(agent: &Agent, file: &str) -> Due {
     if !agent.report.has_context() {
         Due::Skip("no context CD".to_owned())
-    } else if Path::new(COPY).join(file).exists() {
+    // A link to nothing is there, and is a fault.
+    } else if Path::new(COPY).join(file).symlink_metadata().is_ok() {
         Due::Run(format!("{file} is on the context CD"))
     } else {
         Due::Skip(format!("no {file} on the context CD"))
@@ -39,30 +63,50 @@ pub fn due(agent: &Agent, file: &str) -> Due {
 
 /// `prolog.sh start`.
 pub fn prolog(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
-    start(agent, &Script::of_context("prolog", agent.policy.scripts.prolog), deadline).map(Done::Next)
+    let script = Script::of_context("prolog", agent.policy.scripts.prolog);
+    start(agent, &script, deadline, |scripts| &mut scripts.started).map(Done::Next)
 }
 
 /// `epilog.sh start`.
 pub fn epilog(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
-    start(agent, &Script::of_context("epilog", agent.policy.scripts.epilog), deadline).map(Done::Next)
+    let script = Script::of_context("epilog", agent.policy.scripts.epilog);
+    start(agent, &script, deadline, |scripts| &mut scripts.started).map(Done::Next)
 }
 
 /// Runs a script's `start`. Its `stop` is due from then on, whatever becomes of this: it may have done half of its work.
-fn start(agent: &mut Agent, script: &Script, deadline: Deadline) -> Result<String, Fault> {
-    script::examine(Path::new(&script.dir), &script.path)
-        .map_err(|fault| site_fault(format!("{}: {fault}", script.name)))?;
-    agent.started.push(script.clone());
-    run(agent, script, "start", deadline)
+pub fn start(
+    agent: &mut Agent,
+    script: &Script,
+    deadline: Deadline,
+    started: fn(&mut Scripts) -> &mut Vec<Script>,
+) -> Result<String, Fault> {
+    let run = Run::launch(agent, script, "start")?;
+    started(&mut agent.scripts).push(script.clone());
+    run.finish(agent, deadline)
 }
 
-/// `epilog.sh stop`, then `prolog.sh stop`, for those whose `start` ran.
+/// `stop` of the hooks, of `epilog.sh` and of `prolog.sh`, for those whose `start` ran; then the end of what all of
+/// them left running.
 pub fn stop(agent: &mut Agent) {
-    while let Some(script) = agent.started.pop() {
-        match run(agent, &script, "stop", Deadline::after(STOP_LIMIT)) {
-            Ok(note) => log::info!("{} stop: {note}", script.name),
-            Err(Fault::Failed(verdict)) => log::warn!("stop: {}", verdict.text),
-            Err(Fault::Stop) => log::warn!("{} stop: not run", script.name),
+    let all_hooks = Deadline::after(STOP_LIMIT);
+    while let Some(script) = agent.scripts.hooks.pop() {
+        if all_hooks.passed() {
+            log::warn!("{} stop: not run, as the others took the time for it", script.name);
+        } else {
+            stop_one(agent, &script, all_hooks);
         }
+    }
+    while let Some(script) = agent.scripts.started.pop() {
+        stop_one(agent, &script, Deadline::after(STOP_LIMIT));
+    }
+    left::end(agent);
+}
+
+fn stop_one(agent: &mut Agent, script: &Script, deadline: Deadline) {
+    match run(agent, script, "stop", deadline) {
+        Ok(note) => log::info!("{} stop: {note}", script.name),
+        Err(Fault::Failed(verdict)) => log::warn!("stop: {}", verdict.text),
+        Err(Fault::Stop) => log::warn!("{} stop: interrupted", script.name),
     }
 }
 
@@ -72,64 +116,153 @@ pub fn stop(agent: &mut Agent) {
 /// # Errors
 /// [`Fault::Failed`] with a verdict of 500 that names the script; [`Fault::Stop`], after the script was killed.
 pub fn run(agent: &mut Agent, script: &Script, action: &str, deadline: Deadline) -> Result<String, Fault> {
-    let begun = Instant::now();
-    let cgroup = Cgroup::create(&format!("{}-{action}", script.tag)).map_err(machine_fault)?;
-    let running = script::start(script, action, &cgroup);
-    let running = running.map_err(|error| site_fault(format!("{}: {error}", script.name)))?;
-    let source = Source { tag: script.tag.clone(), pid: running.child.pid().as_raw() as u32, job: None, show: true };
-    let events = &mut agent.events;
-    let output = events.add_output(running.output, source);
-    let waited = events.wait_child(&running.child, deadline);
-    let (end, exit) = match waited {
-        Ok(Some(exit)) => (exit.to_string(), Some(exit)),
-        // The end of the machine interrupts a script; it does not interrupt its killing.
-        Ok(None) | Err(Stop) => {
-            let all = end_tree(events, &cgroup, &running.child, GRACE);
-            events.bury(&running.child);
-            let what = if all { "was killed with all that it started" } else { "could not be killed" };
-            (format!("ran into its deadline and {what}"), None)
+    Run::launch(agent, script, action)?.finish(agent, deadline)
+}
+
+/// One script that runs.
+struct Run {
+    script: Script,
+    action: String,
+    begun: Instant,
+    cgroup: Cgroup,
+    limits: Limits,
+    child: Child,
+    output: OutputId,
+}
+
+/// Why a script runs no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Exited(Exit),
+    /// And whether everything of it is dead.
+    Deadline(bool),
+    Stopped(bool),
+}
+
+impl Run {
+    fn launch(agent: &mut Agent, script: &Script, action: &str) -> Result<Self, Fault> {
+        agent.scripts.runs += 1;
+        let begun = Instant::now();
+        let limits = Limits { memory: memory_limit(script.limits.memory_mb, available()), pids: PIDS };
+        let started = Cgroup::create(&format!("script-{}", agent.scripts.runs)).map_err(StartError::Cgroup);
+        let started = started.and_then(|cgroup| {
+            cgroup.limit(limits)?;
+            Ok((script::start(script, action, &cgroup)?, cgroup))
+        });
+        let (Running { child, output }, cgroup) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                agent.details.scripts.push(ScriptReport {
+                    name: script.name.clone(),
+                    action: action.to_owned(),
+                    end: format!("not started: {error}"),
+                    ..ScriptReport::default()
+                });
+                let why = format!("{}: {error}", script.name);
+                return Err(if matches!(error, StartError::Cgroup(_)) { machine_fault(why) } else { site_fault(why) });
+            }
+        };
+        let source = Source { tag: script.tag.clone(), pid: child.pid().as_raw() as u32, job: None, show: true };
+        let output = agent.events.add_bounded_output(output, source, u64::from(script.limits.output_kb) * 1024);
+        let (script, action) = (script.clone(), action.to_owned());
+        Ok(Self { script, action, begun, cgroup, limits, child, output })
+    }
+
+    fn finish(self, agent: &mut Agent, deadline: Deadline) -> Result<String, Fault> {
+        let end = self.wait(&mut agent.events, deadline);
+        let printed = agent.events.finish_output(self.output);
+        let used = self.cgroup.usage();
+        let exit = if let End::Exited(exit) = end { Some(exit) } else { None };
+        let Self { script, action, begun, cgroup, limits, .. } = self;
+        let report = ScriptReport {
+            name: script.name.clone(),
+            action: action.clone(),
+            millis: begun.elapsed().as_millis() as u64,
+            end: in_words(end, limits, used),
+            exit: exit.and_then(Exit::code),
+            cpu_ms: used.cpu_micros / 1000,
+            memory_kib: used.memory_peak / 1024,
+            left_running: left::named(&cgroup.members()),
+            tail: printed.tail,
+            output_dropped: printed.dropped,
+        };
+        let ended = match end {
+            End::Stopped(_) => Err(Fault::Stop),
+            End::Exited(exit) if exit.success() => Ok(report.end.clone() + &note(&report)),
+            // The last line of a failed script usually says why.
+            _ => {
+                let last = report.tail.last().map(|line| format!("; last line: {line}")).unwrap_or_default();
+                Err(site_fault(format!("{}: {}{}{last}", script.name, report.end, note(&report))))
+            }
+        };
+        if !report.left_running.is_empty() {
+            agent.scripts.left.push(Left::new(format!("{} {action}", script.name), cgroup, used));
         }
-    };
-    let tail = events.finish_output(output);
-    let (used, left_running) = (cgroup.usage(), named(&cgroup.members()));
-    let ended = if exit.is_some_and(Exit::success) {
-        Ok(left_running_note(&end, left_running.len()))
-    } else {
-        Err(site_fault(format!("{}: {}", script.name, with_tail(&end, &tail))))
-    };
-    agent.details.scripts.push(ScriptReport {
-        name: script.name.clone(),
-        action: action.to_owned(),
-        millis: begun.elapsed().as_millis() as u64,
-        end,
-        exit: exit.and_then(Exit::code),
-        cpu_ms: used.cpu_micros / 1000,
-        memory_kib: used.memory_peak / 1024,
-        left_running,
-        tail,
-        output_dropped: 0,
-    });
-    waited?;
-    ended
-}
+        agent.details.scripts.push(report);
+        ended
+    }
 
-/// `name (pid)` of each.
-fn named(pids: &[u32]) -> Vec<String> {
-    let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    pids.iter().map(|pid| format!("{} ({pid})", name(pid).trim_end())).collect()
-}
-
-fn left_running_note(end: &str, left: usize) -> String {
-    match left {
-        0 => end.to_owned(),
-        1 => format!("{end}, 1 process left running"),
-        _ => format!("{end}, {left} processes left running"),
+    fn wait(&self, events: &mut Events, deadline: Deadline) -> End {
+        let waited = events.wait_child(&self.child, deadline);
+        if let Ok(Some(exit)) = waited {
+            return End::Exited(exit);
+        }
+        // The end of the machine interrupts a script; it does not interrupt its killing.
+        let all = end_tree(events, &self.cgroup, &self.child, GRACE);
+        events.bury(&self.child);
+        if waited == Err(Stop) { End::Stopped(all) } else { End::Deadline(all) }
     }
 }
 
-/// The last line of a failed script usually says why.
-fn with_tail(what: &str, tail: &[String]) -> String {
-    tail.last().map_or_else(|| what.to_owned(), |line| format!("{what}; last line: {line}"))
+fn in_words(end: End, limits: Limits, used: Usage) -> String {
+    let end = match end {
+        End::Exited(exit) if used.oom_kills > 0 && !exit.success() => {
+            let (mib, kills) = (limits.memory / MIB, used.oom_kills);
+            format!("ran out of its {mib} MiB of memory, {} killed", counted(kills, "process"))
+        }
+        End::Exited(exit) => exit.to_string(),
+        End::Deadline(true) => "ran into its deadline and was killed with all that it started".to_owned(),
+        End::Deadline(false) => "ran into its deadline and could not be killed".to_owned(),
+        End::Stopped(true) => "stopped with all that it started, as the machine ends".to_owned(),
+        End::Stopped(false) => "could not be stopped, as the machine ends".to_owned(),
+    };
+    match used.pids_refused {
+        0 => end,
+        _ => format!("{end}, after it wanted more than its {} processes", limits.pids),
+    }
+}
+
+/// What else there is to say of a run.
+fn note(report: &ScriptReport) -> String {
+    let mut note = String::new();
+    if report.output_dropped > 0 {
+        note += &format!(", {} of output dropped", counted(report.output_dropped, "byte"));
+    }
+    let left = &report.left_running;
+    if !left.is_empty() {
+        note += &format!(", {} left running: {}", counted(left.len() as u64, "process"), left::listed(left));
+    }
+    note
+}
+
+fn counted(number: u64, what: &str) -> String {
+    let plural = if what.ends_with('s') { "es" } else { "s" };
+    format!("{number} {what}{}", if number == 1 { "" } else { plural })
+}
+
+/// Bytes that a script may have: what the policy says, but on a small machine never so much that the rest of it starves.
+fn memory_limit(wanted_mib: u32, available: Option<u64>) -> u64 {
+    let wanted = u64::from(wanted_mib);
+    let left = available.map(|bytes| (bytes.saturating_sub(RESERVE).max(bytes / 2) / MIB).max(1));
+    left.map_or(wanted, |left| wanted.min(left)) * MIB
+}
+
+/// Bytes that new programs can have now, as the kernel estimates it.
+fn available() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 /// SIGTERM to the first process, then SIGKILL to everybody, until nobody is left. False if somebody is.
@@ -140,6 +273,11 @@ pub fn end_tree(events: &mut Events, cgroup: &Cgroup, child: &Child, grace: Dura
     if let Err(error) = cgroup.kill() {
         log::error!("{error}");
     }
+    wait_empty(events, cgroup, Deadline::after(KILLED))
+}
+
+/// Waits until nobody is left in a cgroup; false if somebody is.
+pub fn wait_empty(events: &mut Events, cgroup: &Cgroup, deadline: Deadline) -> bool {
     let changes = match cgroup.events() {
         Ok(changes) => changes,
         Err(error) => {
@@ -147,7 +285,54 @@ pub fn end_tree(events: &mut Events, cgroup: &Cgroup, child: &Child, grace: Dura
             return false;
         }
     };
-    let deadline = Deadline::after(KILLED);
     while populated(&changes) && events.wait_through(&[(changes.as_fd(), PollFlags::POLLPRI)], deadline) {}
     !populated(&changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { memory: 64 * MIB, pids: 512 };
+
+    #[test]
+    fn ends_name_the_limit_that_was_met() {
+        let killed = End::Exited(Exit::Signal(9));
+        let oom = Usage { oom_kills: 3, ..Usage::default() };
+        let bomb = Usage { pids_refused: 7, ..Usage::default() };
+        let cases = [
+            (End::Exited(Exit::Code(3)), Usage::default(), "exit 3"),
+            (killed, Usage::default(), "killed by SIGKILL"),
+            (killed, oom, "ran out of its 64 MiB of memory, 3 processes killed"),
+            (killed, Usage { oom_kills: 1, ..oom }, "ran out of its 64 MiB of memory, 1 process killed"),
+            // A process of its own cgroup inside: the script has lived to see it.
+            (End::Exited(Exit::Code(0)), oom, "exit 0"),
+            (End::Exited(Exit::Code(2)), bomb, "exit 2, after it wanted more than its 512 processes"),
+            (End::Deadline(true), Usage::default(), "ran into its deadline and was killed with all that it started"),
+            (End::Deadline(false), Usage::default(), "ran into its deadline and could not be killed"),
+            (End::Stopped(true), oom, "stopped with all that it started, as the machine ends"),
+        ];
+        for (end, used, expected) in cases {
+            assert_eq!(in_words(end, LIMITS, used), expected);
+        }
+    }
+
+    #[test]
+    fn notes_count_and_list() {
+        let mut report = ScriptReport::default();
+        assert_eq!(note(&report), "");
+        report.output_dropped = 1;
+        report.left_running = vec!["crond (7)".to_owned(), "sh (8)".to_owned()];
+        assert_eq!(note(&report), ", 1 byte of output dropped, 2 processes left running: crond (7), sh (8)");
+    }
+
+    #[test]
+    fn a_small_machine_gives_less() {
+        assert_eq!(memory_limit(512, Some(4096 * MIB)), 512 * MIB);
+        assert_eq!(memory_limit(512, Some(450 * MIB + 5)), 386 * MIB);
+        assert_eq!(memory_limit(512, Some(100 * MIB)), 50 * MIB);
+        assert_eq!(memory_limit(16, Some(100 * MIB)), 16 * MIB);
+        assert_eq!(memory_limit(512, Some(0)), MIB);
+        assert_eq!(memory_limit(512, None), 512 * MIB);
+    }
 }

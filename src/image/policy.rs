@@ -174,12 +174,20 @@ pub struct ScriptLimits {
     pub timeout_secs: u32,
     /// What a failure means.
     pub on_failure: OnFailure,
+    /// MiB of memory for it and all that it starts, services that it leaves running among them; swap is never given.
+    #[serde(deserialize_with = "between::<_, 1, 16777216>")]
+    pub memory_mb: u32,
+    /// KiB of its output that are logged; the rest is read and thrown away.
+    #[serde(deserialize_with = "between::<_, 1, 1048576>")]
+    pub output_kb: u32,
 }
 
 impl Default for ScriptLimits {
     fn default() -> Self {
         // Five minutes: sites' scripts mount file systems and fetch a few packages; nobody's takes longer and is well.
-        Self { timeout_secs: 300, on_failure: OnFailure::Stop }
+        // Memory: what a script unpacks into a tmpfs counts, and a package manager takes 200-300 MiB by itself. A machine
+        // that has less gives less (`agent::scripts`). Output: a chatty boot's is 100 kB; the log's queue holds a few MB.
+        Self { timeout_secs: 300, on_failure: OnFailure::Stop, memory_mb: 512, output_kb: 1024 }
     }
 }
 
@@ -322,6 +330,13 @@ mod tests {
         let wrong =
             read(r#"{"image": {"uuid": "u", "version": "1"}, "payload": {"command": ["/w"]}, "overlay_mb": 0}"#);
         assert_eq!(wrong.unwrap_err(), "/etc/ctxinit/image.json:1: overlay_mb: 0 is not between 1 and 1048576");
+        let wrong = read(
+            r#"{"image": {"uuid": "u", "version": "1"}, "payload": {"command": ["/w"]}, "scripts": {"epilog": {"memory_mb": 0}}}"#,
+        );
+        assert_eq!(
+            wrong.unwrap_err(),
+            "/etc/ctxinit/image.json:1: scripts.epilog.memory_mb: 0 is not between 1 and 16777216"
+        );
     }
     #[test]
     fn site_keys_come_from_both_places() {

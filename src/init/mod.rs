@@ -25,9 +25,9 @@ use crate::sys::process::{self, Child, Exit, Reaped};
 use crate::verdict::Verdict;
 use crate::{logging, mounts, sys};
 
-/// The longest orderly end: a payload's grace (30 s at most), its lease (45 s), two scripts' stop (32 s each), the
-/// last log records (12 s), and some air. Then init ends alone.
-const ORDERLY_END: Duration = Duration::from_secs(170);
+/// The longest orderly end: a payload's grace (30 s at most), its lease (45 s), the stop of all hooks and of two
+/// scripts (32 s each), what they left running (7 s), the last log records (12 s), and some air. Then init ends alone.
+const ORDERLY_END: Duration = Duration::from_secs(210);
 
 /// The life of PID 1.
 pub fn run() -> ! {

@@ -41,7 +41,7 @@ pub struct Details {
 }
 
 /// One run of one script.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ScriptReport {
     /// File name on the CD or in the image.
     pub name: String,
@@ -49,7 +49,7 @@ pub struct ScriptReport {
     pub action: String,
     /// Milliseconds that it took.
     pub millis: u64,
-    /// How it ended: `exit 0`, `killed by signal 9`, or why it did not start.
+    /// How it ended: `exit 0`, `killed by SIGKILL`, the limit that it met, or `not started: ` and why.
     pub end: String,
     /// Its exit code, if it exited.
     pub exit: Option<i32>,
