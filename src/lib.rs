@@ -10,6 +10,7 @@
 //! | prolog | script | the site's `prolog.sh start`, before any interface is up |
 //! | network, logging | agent, dhcp, logger | links, addresses, names; the log goes to the site |
 //! | epilog | script | the site's `epilog.sh start` |
+//! | hooks | script | the pilot framework's own `epilog.d/*.sh` |
 //! | work | worker, payload | tokens claimed, run as an unprivileged user, completed |
 //! | end | agent, init | everything stopped in order, the reason told, power off |
 //!

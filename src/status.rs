@@ -70,7 +70,7 @@ fn phases(report: &Value) -> &[Value] {
 
 /// Every phase before `work` is in the report, or the verdict is.
 fn settled(report: &Value) -> bool {
-    let ends = |phase: &Value| phase["name"] == "epilog" || phase["name"] == "end";
+    let ends = |phase: &Value| phase["name"] == "hooks" || phase["name"] == "end";
     !report["verdict"].is_null() || phases(report).iter().any(ends)
 }
 
@@ -123,7 +123,7 @@ mod tests {
         let booting = r#"{"phases": [{"name": "prolog", "outcome": "ok", "millis": 3, "note": "exit 0"}]}"#;
         assert_eq!(ask(booting, Options::default()), (OK, "prolog   ok             3 ms  exit 0\n".to_owned()));
         assert_eq!(ask(booting, wait).0, TIMEOUT);
-        let up = r#"{"phases": [{"name": "epilog", "outcome": "skipped", "millis": 0, "note": ""}]}"#;
+        let up = r#"{"phases": [{"name": "hooks", "outcome": "skipped", "millis": 0, "note": ""}]}"#;
         assert_eq!(ask(up, wait).0, OK);
         let ended = r#"{"phases": [], "tokens": [{}], "verdict": {"code": 500, "text": "no CD"}}"#;
         assert_eq!(ask(ended, wait), (FAULT, "tokens   1\nend      500 no CD\n".to_owned()));

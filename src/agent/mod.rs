@@ -4,6 +4,7 @@ mod boot;
 pub mod channel;
 mod end;
 pub mod events;
+mod hooks;
 mod job;
 mod left;
 mod medium;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::report::{Details, PhaseReport};
 use super::runner::{Due, Phase};
-use super::{Agent, boot, medium, network, scripts, work};
+use super::{Agent, boot, hooks, medium, network, scripts, work};
 use crate::image::policy::OnFailure;
 
 /// In this order. `early` is init's and comes before, `end` follows whatever happened.
@@ -41,6 +41,13 @@ pub const PHASES: &[Phase<Agent>] = &[
         limit: |agent| secs(agent.policy.scripts.epilog.timeout_secs),
         on_failure: |agent| agent.policy.scripts.epilog.on_failure,
         run: scripts::epilog,
+    },
+    Phase {
+        name: "hooks",
+        due: hooks::due,
+        limit: none,
+        on_failure: |agent| agent.policy.scripts.epilog.on_failure,
+        run: hooks::run,
     },
     Phase { name: "work", due: always, limit: none, on_failure: end, run: work::run },
 ];
