@@ -78,8 +78,12 @@ pub fn is_dangerous(name: &str) -> bool {
 
 /// The variables as a shell reads them back, each value in single quotes.
 pub fn assignments(variables: &[Variable]) -> String {
-    let line = |v: &Variable| format!("{}='{}'\n", v.name, v.value.replace('\'', "'\\''"));
-    variables.iter().map(line).collect()
+    variables.iter().map(|variable| format!("{}={}\n", variable.name, quoted(&variable.value))).collect()
+}
+
+/// A word that a shell takes as it is.
+pub fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 struct Reader<'a> {

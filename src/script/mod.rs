@@ -13,6 +13,7 @@ use std::path::Path;
 use thiserror::Error;
 
 use crate::cgroup::{Cgroup, CgroupError};
+use crate::context::shell::quoted;
 use crate::image::policy::ScriptLimits;
 use crate::launch::{self, Program};
 use crate::sys::process::{self, Child, SpawnError};
@@ -24,13 +25,6 @@ pub const CONTEXT_DIR: &str = "/var/lib/hepix/context";
 
 /// The variables of `context.sh`, written by us with safe quoting.
 pub const VARIABLES: &str = "/run/ctxinit/context.vars";
-
-/// `$1` action, `$2` script, `$3` variables. `set --` is for shells whose `.` takes no arguments (dash).
-const SOURCE: &str = r#"[ ! -f ./init.sh ] || . ./init.sh
-[ ! -f "$3" ] || . "$3"
-_ctxinit=$2
-set -- "$1"
-. "$_ctxinit""#;
 
 /// A script to be run, whoever wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,15 +73,27 @@ impl Script {
         let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
         let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         match (interpreter, self.way) {
-            (Interpreter::Shell, Way::Sourced) => {
-                owned(&[shell, "-c", SOURCE, &self.tag, action, &self.path, VARIABLES])
-            }
+            (Interpreter::Shell, Way::Sourced) => owned(&[shell, "-c", &self.source(action), &self.tag]),
             (Interpreter::Shell, Way::Executed) => owned(&[shell, &self.path]),
             (Interpreter::Other(words), Way::Sourced) => {
                 words.into_iter().chain([self.path.clone(), action.to_owned()]).collect()
             }
             (Interpreter::Other(words), Way::Executed) => words.into_iter().chain([self.path.clone()]).collect(),
         }
+    }
+
+    /// What the shell is told. It keeps no variable, as the script would see it. The argument is set twice: an `init.sh`
+    /// may set arguments of its own, and `.` of dash takes none. Paths are whole for an `init.sh` that changes directory.
+    fn source(&self, action: &str) -> String {
+        let init = quoted(&format!("{}/init.sh", self.dir));
+        let script = match self.path.strip_prefix("./") {
+            Some(name) => format!("{}/{name}", self.dir),
+            None => self.path.clone(),
+        };
+        let script = quoted(&script);
+        format!(
+            "set -- {action}\n[ ! -f {init} ] || . {init}\n[ ! -f {VARIABLES} ] || . {VARIABLES}\nset -- {action}\n. {script}"
+        )
     }
 }
 
