@@ -18,24 +18,21 @@ struct Cli {
 /// One line of `--help` each.
 #[derive(Subcommand)]
 enum Command {
-    /// Make context CDs
+    /// Make, sign and verify context CDs
     #[command(subcommand)]
-    Cd(Cd),
+    Cd(cd::Cd),
     /// Serve token pools (ToPoS 4.1) from a directory, until SIGTERM
     TokenServer(token_server::Options),
     /// Show the phases of a boot as a table, and draw them
     Timeline(timeline::Timeline),
 }
 
-#[derive(Subcommand)]
-enum Cd {
-    /// Build a context CD from a directory
-    Build(cd::Build),
-}
-
 const EXAMPLES: &str = "\
-Examples: a context CD; a pool of three tokens, and what a machine asks of it; a picture of a boot
+Examples: a context CD, plain and signed; a pool of three tokens, and what a machine asks of it; a picture of a boot
   ctxtool cd build my-site/ -o my-site.iso
+  ctxtool cd keygen -o my-key
+  ctxtool cd build my-site/ -o my-site.iso --sign my-key.key --image any --expires 90days
+  ctxtool cd verify my-site.iso --key my-key.pub
   ctxtool token-server --dir pools &
   printf 'one\\ntwo\\nthree\\n' | curl -H 'Content-Type: text/plain' --data-binary @- \\
       http://127.0.0.1:8080/4.1/pools/demo/tokens/
@@ -43,22 +40,26 @@ Examples: a context CD; a pool of three tokens, and what a machine asks of it; a
   ctxtool timeline report.json -o timeline.svg";
 
 fn main() -> ExitCode {
-    let outcome = run(Cli::parse().command);
-    let Err(error) = outcome else { return ExitCode::SUCCESS };
-    // Not eprintln, which panics where standard error is closed.
-    let _ = writeln!(io::stderr(), "ctxtool: {error}");
-    ExitCode::FAILURE
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        // Not eprintln, which panics where standard error is closed.
+        let _ = writeln!(io::stderr(), "ctxtool: {error}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run(command: Command) -> Result<(), Box<dyn Error>> {
+fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
     let mut out = io::stdout().lock();
     match command {
-        Command::Cd(Cd::Build(options)) => writeln!(out, "{}", cd::build(&options)?)?,
+        Command::Cd(what) => {
+            let outcome = cd::run(&what)?;
+            writeln!(out, "{}", outcome.text)?;
+            return Ok(ExitCode::from(outcome.code));
+        }
         Command::Timeline(options) => out.write_all(timeline::run(&options)?.as_bytes())?,
         Command::TokenServer(options) => {
             drop(out);
             token_server::run(&options)?;
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -137,6 +137,12 @@ pub fn verify<'a>(sums: &[u8], signature: &[u8], keys: &'a [Key]) -> Result<(&'a
     Err(why)
 }
 
+/// The image that a signature says it is for, whether that is true or not; none if it says none, or any.
+pub fn claimed_image(signature: &[u8]) -> Option<String> {
+    let text = str::from_utf8(signature).ok()?;
+    Terms::parse(text.lines().nth(2)?.strip_prefix("trusted comment: ")?)?.image
+}
+
 /// One text has one form: what nobody signed, like a fifth line, must not be there either.
 fn four_lines(signature: &[u8]) -> Result<&str, &'static str> {
     let text = str::from_utf8(signature).map_err(|_| "is not text")?;

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::minisig::{Key, SIGNATURE_LIMIT, Terms};
+pub use self::minisig::{Key, SIGNATURE_LIMIT, Terms, claimed_image};
 pub use self::sums::{Hash, PathError, SIGNATURE, SUMS, SUMS_LIMIT, Sums, SumsError};
 use crate::image::policy::{self, Demand};
 
@@ -159,6 +159,6 @@ fn on_terms(terms: &Terms, key: &str, image_uuid: &str, now: SystemTime) -> (Sta
         let clock = humantime::format_rfc3339_seconds(now);
         return (State::Expired, format!("key {key} signed it until {expires}, and the clock says {clock}"));
     }
-    let whose = if terms.image.is_some() { "this image" } else { "any image" };
+    let whose = terms.image.as_ref().map_or("any image".to_owned(), |image| format!("image {image}"));
     (State::Good, format!("signed by key {key} for {whose} until {expires}"))
 }

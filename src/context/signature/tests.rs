@@ -80,7 +80,7 @@ fn a_good_one_says_by_whom_and_until_when() {
     let judgement = Case::good().judge();
     let expected = Judgement {
         state: State::Good,
-        why: format!("signed by key {ID} for this image until 2030-01-01T00:00:00Z"),
+        why: format!("signed by key {ID} for image {UUID} until 2030-01-01T00:00:00Z"),
         signer: Some(ID.to_owned()),
         expires: Some("2030-01-01T00:00:00Z".to_owned()),
     };

@@ -1,0 +1,83 @@
+//! ISO 9660 volumes, written and read by xorriso.
+//!
+//! With Rock Ridge and Joliet as OpenNebula's are, and with all times, owners and modes fixed: the same files give the
+//! same bytes.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::{CdError, at};
+
+/// Label of the volumes that are made from a directory; OpenNebula's have it, too.
+pub const LABEL: &str = "CONTEXT";
+
+/// Time stamps of everything on the CD: 2010-07-09, the day of the HEPiX status report, like any other.
+const EPOCH: &str = "1278633600";
+
+/// A directory beside `file`, removed when it is dropped.
+pub fn scratch(file: &Path) -> Result<TempDir, CdError> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    tempfile::Builder::new().prefix(".ctxtool-").tempdir_in(parent).map_err(at(parent))
+}
+
+/// Writes a volume of what is in `dir`; `output` is the old one or the new one, never a part.
+pub fn write(dir: &Path, label: &str, output: &Path) -> Result<(), CdError> {
+    let mut partial = output.as_os_str().to_owned();
+    partial.push(".new");
+    let partial = Path::new(&partial);
+    let mut xorriso = xorriso();
+    xorriso
+        .args(["-as", "mkisofs", "-quiet", "-R", "-J", "-V", label])
+        .args(["-uid", "0", "-gid", "0", "-dir-mode", "0700", "-file-mode", "0700"])
+        .args(["--modification-date=2010070900000000", "--set_all_file_dates", "2010070900000000"])
+        .arg("-o")
+        .args([partial, dir])
+        .env("SOURCE_DATE_EPOCH", EPOCH);
+    if let Err(error) = run(xorriso) {
+        let _ = fs::remove_file(partial);
+        return Err(error);
+    }
+    fs::rename(partial, output).map_err(at(output))
+}
+
+/// Copies everything on a volume into `dir`, which is there and empty.
+pub fn extract(image: &Path, dir: &Path) -> Result<(), CdError> {
+    let mut xorriso = xorriso();
+    // `stdio:` keeps a name like `/dev/sr0` from being taken for a drive.
+    let mut source = std::ffi::OsString::from("stdio:");
+    source.push(image);
+    xorriso.args(["-osirrox", "on", "-indev"]).arg(source).args(["-extract", "/"]).arg(dir);
+    run(xorriso)
+}
+
+/// The label of a volume; `None` if the file is none.
+pub fn label(image: &Path) -> Result<Option<String>, CdError> {
+    // ECMA-119 8.4: the primary descriptor is in sector 16, its label at byte 40.
+    let mut descriptor = [0; 72];
+    let file = File::open(image).map_err(at(image))?;
+    if file.read_exact_at(&mut descriptor, 16 * 2048).is_err() || !descriptor.starts_with(b"\x01CD001") {
+        return Ok(None);
+    }
+    let label = descriptor.get(40..).map(String::from_utf8_lossy).unwrap_or_default();
+    Ok(Some(label.trim_end_matches([' ', '\0']).to_owned()))
+}
+
+fn xorriso() -> Command {
+    let mut xorriso = Command::new("xorriso");
+    // Nobody's startup file changes what is written.
+    xorriso.args(["-no_rc", "-report_about", "SORRY"]);
+    xorriso
+}
+
+fn run(mut xorriso: Command) -> Result<(), CdError> {
+    #[expect(clippy::disallowed_methods, reason = "a host tool with one child, which nobody else waits for")]
+    let output = xorriso.output().map_err(|error| CdError::Xorriso(format!("{error} (Debian package xorriso)")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(CdError::Xorriso(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
