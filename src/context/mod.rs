@@ -1,6 +1,8 @@
 //! The context: what the site tells the machine on its CD.
 
+mod danger;
 pub mod medium;
+pub mod network;
 pub mod shell;
 pub mod signature;
 pub mod site;

@@ -6,12 +6,18 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::network::Network;
+
 /// The whole file. Everything is optional; unknown keys are refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Site {
     /// Name of the machine; wins over what DHCP says.
     pub hostname: Option<Hostname>,
+    /// What time the machine's clock shows.
+    pub timezone: Option<TimeZone>,
+    /// Addresses of its network cards; without it, DHCP says.
+    pub network: Option<Network>,
     /// Where the machine's log goes.
     pub syslog: Option<Syslog>,
     /// Where work comes from.
@@ -152,6 +158,19 @@ checked!(
 );
 
 checked!(
+    /// A name of the tz database: `Europe/Amsterdam`. It becomes a part of a path.
+    TimeZone(String),
+    |name| {
+        let part = |part: &str| {
+            part.starts_with(|c: char| c.is_ascii_alphabetic())
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-+".contains(&b))
+        };
+        let ok = name.len() <= 64 && name.split('/').all(part);
+        if ok { Ok(()) } else { Err(format!("{name:?} is not the name of a time zone (Europe/Amsterdam)")) }
+    }
+);
+
+checked!(
     /// Address or DNS name of a server.
     Host(String),
     |host| {
@@ -281,7 +300,16 @@ mod tests {
             ),
             (
                 r#"{"sylog": {}}"#,
-                "context.json:1: sylog: unknown field `sylog`, expected one of `hostname`, `syslog`, `work`, `limits`, `cd`",
+                "context.json:1: sylog: unknown field `sylog`, expected one of `hostname`, `timezone`, `network`, `syslog`, \
+                 `work`, `limits`, `cd`",
+            ),
+            (
+                r#"{"timezone": "../passwd"}"#,
+                "context.json:1: timezone: \"../passwd\" is not the name of a time zone (Europe/Amsterdam)",
+            ),
+            (
+                "{\"network\": {\"interfaces\": [\n{\"mac\": \"02:00:00:00:00:01\", \"method\": \"static\"}]}}",
+                "context.json:2: network.interfaces[0]: addresses: method static needs one",
             ),
             (
                 r#"{"cd": {"secret": ["a", "../b"]}}"#,
