@@ -3,6 +3,7 @@
 mod danger;
 pub mod medium;
 pub mod network;
+pub mod opennebula;
 pub mod shell;
 pub mod signature;
 pub mod site;

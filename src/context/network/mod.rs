@@ -69,8 +69,8 @@ pub struct Interface {
     pub metric: Option<u32>,
     /// Of its IPv6 routes.
     pub metric6: Option<u32>,
-    /// Whether it speaks IPv6 at all.
-    pub ipv6: Ipv6,
+    /// Whether it speaks IPv6 at all; the addresses given, or else as `Auto`, if nothing is said.
+    pub ipv6: Option<Ipv6>,
     /// DNS servers.
     pub dns: Vec<IpAddr>,
     /// Domains for short names.
@@ -95,11 +95,10 @@ pub enum Method {
 }
 
 /// What becomes of IPv6 on a card.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ipv6 {
-    /// The addresses given, else what routers advertise.
-    #[default]
+    /// What routers advertise, which the kernel listens to; nobody waits for it.
     Auto,
     /// Nothing, not even a link-local address.
     Off,
@@ -116,8 +115,7 @@ struct UncheckedInterface {
     gateway6: Option<Gateway6>,
     metric: Option<u32>,
     metric6: Option<u32>,
-    #[serde(default)]
-    ipv6: Ipv6,
+    ipv6: Option<Ipv6>,
     #[serde(default)]
     dns: Vec<Server>,
     #[serde(default)]
@@ -179,7 +177,7 @@ impl Interface {
             gateway6: None,
             metric: None,
             metric6: None,
-            ipv6: Ipv6::Auto,
+            ipv6: None,
             dns: Vec::new(),
             search: Vec::new(),
             mtu: None,
@@ -228,7 +226,9 @@ impl Interface {
     fn check_method(&self) -> Result<(), Wrong> {
         let v4 = |address: &IpAddr| address.is_ipv4();
         match self.method {
-            Method::Static if self.addresses.is_empty() => wrong("addresses", "method static needs one"),
+            Method::Static if self.addresses.is_empty() && self.ipv6 != Some(Ipv6::Auto) => {
+                wrong("addresses", "method static needs one")
+            }
             Method::Dhcp if self.addresses.iter().any(|each| v4(&each.address)) => {
                 wrong("addresses", "method dhcp brings the IPv4 address")
             }
@@ -239,7 +239,12 @@ impl Interface {
             Method::Skip if *self != Self::new(self.mac, Method::Skip) => {
                 wrong("method", "skip leaves the card alone, and goes with no other key")
             }
-            _ if self.ipv6 == Ipv6::Off && self.static_ipv6() => wrong("ipv6", "off, and addresses holds IPv6 ones"),
+            _ if self.ipv6 == Some(Ipv6::Off) && self.static_ipv6() => {
+                wrong("ipv6", "off, and addresses holds IPv6 ones")
+            }
+            _ if self.ipv6 == Some(Ipv6::Auto) && self.static_ipv6() => {
+                wrong("ipv6", "auto, and addresses holds IPv6 ones")
+            }
             _ => Ok(()),
         }
     }

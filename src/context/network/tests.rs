@@ -23,7 +23,7 @@ fn the_whole_section() {
     let network = read(text).unwrap();
     let [first, second, third] = network.interfaces.as_slice() else { panic!("{network:?}") };
     assert_eq!(first.mac.to_string(), "02:00:0a:00:00:05");
-    assert_eq!((second.method, second.ipv6, third.method), (Method::Dhcp, Ipv6::Off, Method::Skip));
+    assert_eq!((second.method, second.ipv6, third.method), (Method::Dhcp, Some(Ipv6::Off), Method::Skip));
     let routes: Vec<String> =
         first.all_routes().map(|(r, m)| format!("{}/{} {:?} {m:?}", r.to, r.prefix, r.via)).collect();
     assert_eq!(
@@ -52,6 +52,7 @@ fn addresses_without_a_network_may_have_any_gateway() {
         r#""addresses": ["192.0.2.5/32"], "gateway": "10.0.0.1""#,
         r#""addresses": ["192.0.2.4/31"], "gateway": "192.0.2.5""#,
         r#""addresses": ["2001:db8::5/128"], "gateway6": "2001:db8:1::1""#,
+        r#""ipv6": "auto""#,
         r#""addresses": ["192.0.2.5/24"], "gateway": "10.0.0.1", "routes": [{"to": "10.0.0.1/32"}]"#,
     ] {
         assert_eq!(one(rest), "right", "{rest}");
