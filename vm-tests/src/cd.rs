@@ -27,6 +27,37 @@ pub fn build_by_ctxtool(dir: &Path, volume: &str, files: &[(&str, &str)]) -> Res
     Ok(image)
 }
 
+/// A key pair of a site.
+pub struct Key {
+    /// Path before `.key` and `.pub`.
+    path: PathBuf,
+    /// The public half as `image.json` has it.
+    pub public: String,
+    /// The file of the public half.
+    pub file: String,
+    /// Its number, as minisign prints it.
+    pub id: String,
+}
+
+impl Key {
+    /// Makes one below `dir`.
+    pub fn make(dir: &Path) -> Result<Self, String> {
+        let path = dir.join("site");
+        process::make(Command::new(CTXTOOL).args(["cd", "keygen", "--no-password", "-o"]).arg(&path), LIMIT)?;
+        let file = fs::read_to_string(path.with_extension("pub")).map_err(|error| format!("site.pub: {error}"))?;
+        let (comment, public) = file.split_once('\n').ok_or("site.pub: not two lines")?;
+        let id = comment.rsplit(' ').next().unwrap_or_default().to_owned();
+        Ok(Self { path, public: public.trim_end().to_owned(), id, file })
+    }
+
+    /// Signs a CD for an image (or `any`), until a date.
+    pub fn sign(&self, cd: &Path, image: &str, expires: &str) -> Result<(), String> {
+        let mut sign = Command::new(CTXTOOL);
+        sign.args(["cd", "sign", "--image", image, "--expires", expires, "--key"]);
+        process::make(sign.arg(self.path.with_extension("key")).arg(cd), LIMIT)
+    }
+}
+
 fn lay_out(dir: &Path, volume: &str, files: &[(&str, &str)]) -> Result<(PathBuf, PathBuf), String> {
     let tree = dir.join(volume);
     fs::create_dir_all(&tree).map_err(|error| format!("{}: {error}", tree.display()))?;

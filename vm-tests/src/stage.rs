@@ -57,8 +57,17 @@ impl Stage {
         self.tiny_text(&policy.to_string())
     }
 
+    /// The same with more files in the image: place without the first `/`, and text.
+    pub fn tiny_with(&self, policy: &Value, files: &[(&str, &str)]) -> Result<Machine, String> {
+        self.tiny_image(&policy.to_string(), files)
+    }
+
     /// The same with any text as its `image.json`.
     pub fn tiny_text(&self, policy: &str) -> Result<Machine, String> {
+        self.tiny_image(policy, &[])
+    }
+
+    fn tiny_image(&self, policy: &str, files: &[(&str, &str)]) -> Result<Machine, String> {
         let initramfs = self.dir.join("initramfs.cpio");
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
         let busybox = busybox.ok_or("no busybox; scripts/setup installs busybox-static")?;
@@ -70,6 +79,10 @@ impl Stage {
             .args(["--add", &format!("{busybox}:bin/sh")])
             .arg("-o")
             .arg(&initramfs);
+        for (place, text) in files {
+            let source = self.write(&place.replace('/', "-"), text)?;
+            command.args(["--add", &format!("{}:{place}", source.display())]);
+        }
         process::make(&mut command, MAKING)?;
         Ok(Machine::new(self).words(["--image", "none", "--initrd"]).word(&initramfs))
     }

@@ -12,6 +12,7 @@ mod power_button;
 mod prolog_fails;
 mod prolog_hangs;
 mod server_late;
+mod sign_states;
 mod three_buses;
 mod truncated_cd;
 mod two_cds;
@@ -43,4 +44,12 @@ pub const ALL: &[Case] = &[
     bad_context::BAD_VALUE,
     bad_context::BAD_VARIABLES,
     bad_image::CASE,
+    sign_states::GOOD,
+    sign_states::UNSIGNED,
+    sign_states::BAD,
+    sign_states::EXPIRED,
+    sign_states::CLOCK,
+    sign_states::FOREIGN,
+    sign_states::WARN,
+    sign_states::BROKEN_KEY,
 ];
