@@ -97,8 +97,7 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         ..PhaseReport::default()
     };
     phases::record(&mut agent, early);
-    let verdict = runner::run(PHASES, &mut agent, phases::record);
-    end::end(&mut agent, verdict);
+    runner::run(PHASES, &mut agent, phases::record, end::end);
     0
 }
 

@@ -65,8 +65,15 @@ pub fn machine_fault(error: impl std::fmt::Display) -> Fault {
     Fault::Failed(Verdict::machine_fault(error))
 }
 
-/// Runs every phase in order; `record` puts each into the report. Returns why the machine ends.
-pub fn run<M>(phases: &[Phase<M>], machine: &mut M, record: fn(&mut M, PhaseReport)) -> Verdict {
+/// The life of a machine: every phase in order, each put into the report by `record`, and then its end, whatever
+/// happened.
+pub fn run<M>(phases: &[Phase<M>], machine: &mut M, record: fn(&mut M, PhaseReport), end: fn(&mut M, Verdict)) {
+    let verdict = until_the_end(phases, machine, record);
+    end(machine, verdict);
+}
+
+/// Returns why the machine ends.
+fn until_the_end<M>(phases: &[Phase<M>], machine: &mut M, record: fn(&mut M, PhaseReport)) -> Verdict {
     for phase in phases {
         let (start_ms, before) = (report::now_ms(), Spent::now());
         let limit = (phase.limit)(machine);
@@ -117,80 +124,123 @@ pub fn run<M>(phases: &[Phase<M>], machine: &mut M, record: fn(&mut M, PhaseRepo
 
 #[cfg(test)]
 mod tests {
+    use super::super::phases::PHASES;
     use super::*;
 
-    /// What each of three phases does, and what was reported.
+    /// A machine whose phases do as planned, and what was seen of it.
     #[derive(Default)]
     struct Model {
-        plan: [Plan; 3],
-        next: usize,
+        plan: Vec<Plan>,
+        ran: Vec<usize>,
         told: Vec<(&'static str, &'static str)>,
+        ends: Vec<u16>,
     }
 
-    #[derive(Clone, Copy, Debug, Default, PartialEq)]
+    impl Model {
+        /// Of the phase that is under way.
+        fn plan(&self) -> Plan {
+            self.plan[self.told.len()]
+        }
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
     enum Plan {
-        #[default]
         Next,
-        End,
         Skip,
+        FailAndGoOn,
+        End,
         Stop,
         FailAndEnd,
-        FailAndGoOn,
     }
 
-    const PLANS: [Plan; 6] = [Plan::Next, Plan::End, Plan::Skip, Plan::Stop, Plan::FailAndEnd, Plan::FailAndGoOn];
+    /// What may become of a phase of the real table. Any may do its work, fail, or hear that the machine is to end.
+    fn choices(name: &str) -> Vec<Plan> {
+        let more: &[Plan] = match name {
+            "devices" => &[Plan::FailAndGoOn],
+            "image" | "medium" => &[Plan::Skip, Plan::FailAndEnd],
+            "policy" | "network" => &[Plan::FailAndEnd],
+            "logging" => &[Plan::Skip, Plan::FailAndGoOn],
+            "work" => &[Plan::End, Plan::FailAndEnd],
+            // The prolog and the epilog, as the image's policy says; and any that is new.
+            _ => &[Plan::Skip, Plan::FailAndGoOn, Plan::FailAndEnd],
+        };
+        [&[Plan::Next, Plan::Stop], more].concat()
+    }
 
-    fn phase(name: &'static str) -> Phase<Model> {
+    /// Every plan as far as it goes: up to a phase that ends the machine, or through the whole table.
+    fn every_plan(plan: &mut Vec<Plan>, check: &mut impl FnMut(&[Plan])) {
+        let Some(phase) = PHASES.get(plan.len()) else { return check(plan) };
+        for choice in choices(phase.name) {
+            plan.push(choice);
+            match choice {
+                Plan::Next | Plan::Skip | Plan::FailAndGoOn => every_plan(plan, check),
+                Plan::End | Plan::Stop | Plan::FailAndEnd => check(plan),
+            }
+            plan.pop();
+        }
+    }
+
+    fn model(name: &'static str) -> Phase<Model> {
         Phase {
             name,
-            due: |model| match model.plan[model.next] {
+            due: |model| match model.plan() {
                 Plan::Skip => Due::Skip("planned".to_owned()),
-                _ => Due::Run("always".to_owned()),
+                _ => Due::Run("planned".to_owned()),
             },
             limit: |_| None,
-            on_failure: |model| match model.plan[model.next - 1] {
+            // It is asked about the phase that was told of last.
+            on_failure: |model| match model.plan[model.told.len() - 1] {
                 Plan::FailAndGoOn => OnFailure::Continue,
                 _ => OnFailure::Stop,
             },
-            run: |model, _| match model.plan[model.next] {
-                Plan::Next | Plan::Skip => Ok(Done::Next(String::new())),
-                Plan::End => Ok(Done::End(Verdict::no_work("planned"))),
-                Plan::Stop => Err(Fault::Stop),
-                Plan::FailAndEnd | Plan::FailAndGoOn => Err(site_fault("planned")),
+            run: |model, _| {
+                model.ran.push(model.told.len());
+                match model.plan() {
+                    Plan::Next | Plan::Skip => Ok(Done::Next(String::new())),
+                    Plan::End => Ok(Done::End(Verdict::no_work("planned"))),
+                    Plan::Stop => Err(Fault::Stop),
+                    Plan::FailAndEnd | Plan::FailAndGoOn => Err(site_fault("planned")),
+                }
             },
         }
     }
 
     fn record(model: &mut Model, told: PhaseReport) {
+        assert!(model.ends.is_empty(), "{} after the end", told.name);
         model.told.push((told.name, told.outcome));
-        model.next += 1;
     }
 
-    /// Every combination: each phase is told of once and in order, none runs after an end, and the verdict is
-    /// that of the phase that ended it.
+    fn end(model: &mut Model, verdict: Verdict) {
+        model.ends.push(verdict.code);
+    }
+
+    /// Every combination of the real table: each phase is told of once and in order, a skipped one does not run, none
+    /// follows one that ends the machine, a failure that may be passed over ends nothing, and the end comes once, last,
+    /// and with the verdict of the phase that brought it.
     #[test]
     fn every_plan_ends_as_it_must() {
-        let phases = [phase("a"), phase("b"), phase("c")];
-        for plan in PLANS.iter().flat_map(|a| PLANS.iter().flat_map(move |b| PLANS.iter().map(move |c| [*a, *b, *c]))) {
-            let mut model = Model { plan, ..Model::default() };
-            let verdict = run(&phases, &mut model, record);
-            let last = plan.iter().position(|p| matches!(p, Plan::End | Plan::Stop | Plan::FailAndEnd));
-            let ran = last.map_or(3, |last| last + 1);
+        let phases: Vec<Phase<Model>> = PHASES.iter().map(|phase| model(phase.name)).collect();
+        let mut plans = 0;
+        every_plan(&mut Vec::new(), &mut |plan| {
+            let mut model = Model { plan: plan.to_vec(), ..Model::default() };
+            run(&phases, &mut model, record, end);
             let outcome = |plan: &Plan| match plan {
                 Plan::Next | Plan::End => "ok",
                 Plan::Skip => "skipped",
                 Plan::Stop => "stopped",
                 Plan::FailAndEnd | Plan::FailAndGoOn => "failed",
             };
-            let told: Vec<_> = ["a", "b", "c"].into_iter().zip(plan.iter().map(outcome)).take(ran).collect();
-            assert_eq!(model.told, told, "{plan:?}");
-            let code = match last.map(|last| plan[last]) {
+            let told: Vec<_> = PHASES.iter().map(|phase| phase.name).zip(plan.iter().map(outcome)).collect();
+            let ran: Vec<_> = (0..plan.len()).filter(|&at| plan[at] != Plan::Skip).collect();
+            let code = match plan.last() {
                 Some(Plan::End) => 300,
                 Some(Plan::Stop) => 100,
-                Some(_) => 500,
-                None => 200,
+                Some(Plan::FailAndEnd) => 500,
+                _ => 200,
             };
-            assert_eq!(verdict.code, code, "{plan:?}");
-        }
+            assert_eq!((model.told, model.ran, model.ends), (told, ran, vec![code]), "{plan:?}");
+            plans += 1;
+        });
+        assert!(plans > 1000, "{plans} plans");
     }
 }
