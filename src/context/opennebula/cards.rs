@@ -37,7 +37,7 @@ pub(super) fn check(context: &Context<'_>, network: &Network) -> Result<(), Shel
         let cards = numbers(context, "ETH");
         let cards = cards.iter().map(|number| Card { context: *context, prefix: format!("ETH{number}_") });
         // The last one: of two cards with the same address it is the second that is wrong.
-        match cards.filter(is_it).next_back() {
+        match cards.rfind(is_it) {
             Some(card) => card.wrong(&wrong),
             None => ShellError { line: 0, why: wrong.to_string() },
         }
