@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 use ctxinit::agent::protocol::FromDhcp;
 use ctxinit::clock::Deadline;
+use ctxinit::context::network::{Cidr, Interface, Ipv6, Method};
+use ctxinit::context::site::Site;
+use ctxinit::network::Setting;
 use ctxinit::network::dhcp::{self, Lease, Route};
 use ctxinit::network::links::Link;
 use ctxinit::network::resolver::{Lookup, ResolveError};
@@ -164,7 +167,7 @@ impl Role {
 /// Whether a datagram from here reaches the server at `address`, and its answer comes back.
 fn echoes(lab: &Lab, address: &str) -> bool {
     let server = lab.on_server(|| UdpSocket::bind((address, 9999)).unwrap());
-    let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let client = UdpSocket::bind(if address.contains(':') { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
     for socket in [&server, &client] {
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     }
@@ -242,12 +245,110 @@ fn a_lease_makes_the_network_work() {
     role.stop();
 }
 
+/// The context's network for the one card, set as the network phase sets it, and read back from the kernel.
+#[test]
+fn a_context_makes_the_network_work() {
+    let Some(lab) = Lab::new() else { return };
+    lab.on_server(|| {
+        ip("address add 2001:db8:77::1/64 dev vs nodad");
+        ip("address add 2001:db8:88::1/128 dev lo nodad");
+    });
+    let cards = ctxinit::network::cards().unwrap();
+    let [card] = cards.as_slice() else { panic!("{cards:?}") };
+    let mac = ctxinit::context::network::Mac(card.mac.unwrap());
+    let context = format!(
+        r#"{{"network": {{"interfaces": [{{"mac": "{mac}", "method": "static",
+            "addresses": ["10.77.0.5/24", "10.78.0.5/16", "2001:db8:77::5/64"], "mtu": 1400,
+            "gateway": "10.77.0.1", "gateway6": "2001:db8:77::1", "metric": 50,
+            "routes": [{{"to": "10.99.0.0/16", "via": "10.77.0.7"}}, {{"to": "10.98.0.1/32"}},
+                       {{"to": "2001:db8:99::/48", "via": "2001:db8:77::7"}}]}}]}}}}"#
+    );
+    let site: Site = ctxinit::config::parse("context.json", context.as_bytes()).unwrap();
+    let interface = &site.network.unwrap().interfaces[0];
+    // What a careless earlier one left.
+    ip("address add 10.66.0.5/24 dev vc");
+    ctxinit::network::prepare_ipv6(card, interface);
+    ctxinit::network::switch_on(&cards).unwrap();
+    lab.link();
+    for _ in 0..2 {
+        ctxinit::network::set(card, &Setting::from(interface)).unwrap();
+        assert!(echoes(&lab, "10.77.0.1") && echoes(&lab, "10.88.0.1"), "{}", ip("route"));
+        assert!(echoes(&lab, "2001:db8:77::1") && echoes(&lab, "2001:db8:88::1"), "{}", ip("-6 route"));
+    }
+
+    let json = |arguments: &str| serde_json::from_str::<serde_json::Value>(&ip(arguments)).unwrap();
+    let link = &json("-j address show dev vc")[0];
+    let addresses: Vec<String> = link["addr_info"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|address| {
+            let scope = address["scope"].as_str().unwrap();
+            let tentative = if address["tentative"] == true { " tentative" } else { "" };
+            format!("{}/{} {scope}{tentative}", address["local"].as_str().unwrap(), address["prefixlen"])
+        })
+        .filter(|address| !address.contains(" link"))
+        .collect();
+    assert_eq!(addresses, ["10.77.0.5/24 global", "10.78.0.5/16 global", "2001:db8:77::5/64 global"]);
+    assert_eq!(link["addr_info"][0]["broadcast"], "10.77.0.255");
+    assert_eq!(link["mtu"], 1400);
+    let routes = |arguments: &str| {
+        let words = |route: &serde_json::Value| {
+            let gateway = route["gateway"].as_str().map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+            format!("{}{gateway} metric {}", route["dst"].as_str().unwrap(), route["metric"])
+        };
+        let mut routes: Vec<String> = json(arguments).as_array().unwrap().iter().map(words).collect();
+        routes.sort();
+        routes
+    };
+    assert_eq!(
+        routes("-j -4 route show proto static"),
+        ["10.98.0.1 metric 50", "10.99.0.0/16 via 10.77.0.7 metric 50", "default via 10.77.0.1 metric 50"]
+    );
+    assert_eq!(
+        routes("-j -6 route show proto static"),
+        ["2001:db8:99::/48 via 2001:db8:77::7 metric 1024", "default via 2001:db8:77::1 metric 1024"]
+    );
+    assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv6/conf/vc/accept_ra").unwrap(), "0\n");
+}
+
+/// Clouds give an address without a network; and IPv6 can be forbidden.
+#[test]
+fn a_gateway_may_be_outside_every_network() {
+    let Some(lab) = Lab::new() else { return };
+    let cards = ctxinit::network::cards().unwrap();
+    let mut interface = Interface::new(ctxinit::context::network::Mac(cards[0].mac.unwrap()), Method::Static);
+    interface.addresses = vec![Cidr::read("10.77.0.90/32").unwrap()];
+    interface.gateway = Some(Ipv4Addr::new(10, 77, 0, 1));
+    interface.ipv6 = Some(Ipv6::Off);
+    interface.check().unwrap();
+    ctxinit::network::prepare_ipv6(&cards[0], &interface);
+    ctxinit::network::switch_on(&cards).unwrap();
+    lab.link();
+    ctxinit::network::set(&cards[0], &Setting::from(&interface)).unwrap();
+    assert!(echoes(&lab, "10.77.0.1") && echoes(&lab, "10.88.0.1"), "{}", ip("route"));
+    assert_eq!(ip("-6 address show dev vc"), "", "not even a link-local address");
+    // An address and a gateway of IPv6 without a network, too.
+    interface.ipv6 = None;
+    interface.addresses = vec![Cidr::read("2001:db8:5::5/128").unwrap()];
+    interface.gateway = None;
+    interface.gateway6 = Some("2001:db8:77::1".parse().unwrap());
+    interface.check().unwrap();
+    std::fs::write("/proc/sys/net/ipv6/conf/vc/disable_ipv6", "0").unwrap();
+    lab.on_server(|| {
+        ip("address add 2001:db8:77::1/64 dev vs nodad");
+        ip("route add 2001:db8:5::5/128 dev vs");
+    });
+    ctxinit::network::set(&cards[0], &Setting::from(&interface)).unwrap();
+    assert!(echoes(&lab, "2001:db8:77::1"), "{}", ip("-6 route"));
+}
+
 #[test]
 fn errors_name_the_interface_and_the_operation() {
     let Some(lab) = Lab::new() else { return };
     let mut link = lab.link();
     let netlink = ctxinit::network::links::Netlink::connect().unwrap();
-    let error = netlink.remove_address(&link, Ipv4Addr::new(10, 1, 1, 1), 24).unwrap_err();
+    let error = netlink.remove_address(&link, Ipv4Addr::new(10, 1, 1, 1).into(), 24).unwrap_err();
     assert_eq!(error.to_string(), "vc: remove address 10.1.1.1/24: Cannot assign requested address (os error 99)");
     link.index = 99;
     let error = netlink.up(&link).unwrap_err();

@@ -1,4 +1,4 @@
-//! The network phase: links up, a lease by DHCP, names.
+//! The network phase: links up, addresses from the context or by DHCP, names.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -11,10 +11,11 @@ use super::protocol::{FromDhcp, ToLogger};
 use super::runner::{Done, Fault, machine_fault, site_fault};
 use super::{Agent, boot, roles};
 use crate::clock::Deadline;
+use crate::context::network::{Interface, Mac, Method};
 use crate::context::site::Hostname;
 use crate::network::dhcp::{self, Lease};
 use crate::network::links::{Link, LinkError};
-use crate::network::{self, names};
+use crate::network::{self, Setting, names};
 use crate::sys::process::Child;
 use crate::{ids, launch, logging};
 
@@ -27,27 +28,94 @@ pub struct Client {
     unread: Vec<u8>,
     /// It is gone, or broke its word.
     ended: bool,
+    /// It has had a lease.
+    bound: bool,
+    /// What the context says of the link's largest packet; it counts more than the lease.
+    mtu: Option<u16>,
 }
 
-/// Brings the network up: done with the first lease, as a link without a server must not hold the others up.
+/// Brings the network up.
+///
+/// Cards that the context names must all come and get what it says; others are left alone. Without any it is done
+/// with the first lease of any link, as one without a server must not hold the others up.
 pub fn up(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
     network::loopback_up().map_err(machine_fault)?;
-    for link in links(agent, deadline)? {
-        let client = start_client(agent, link)?;
-        agent.dhcp.push(client);
-    }
-    loop {
-        if let Some(note) = attend(agent).map_err(machine_fault)? {
-            boot::devices_done(agent);
-            return Ok(Done::Next(note));
+    let cards = agent.site.network.as_ref().map(|network| network.interfaces.clone()).unwrap_or_default();
+    let mut notes = Vec::new();
+    if cards.is_empty() {
+        for link in links(agent, deadline)? {
+            let client = start_client(agent, link, None)?;
+            agent.dhcp.push(client);
         }
-        let names = || agent.dhcp.iter().map(|client| client.link.name.clone()).collect::<Vec<_>>().join(", ");
-        if agent.dhcp.iter().all(|client| client.ended) {
-            return Err(machine_fault(format!("the DHCP client of {} died", names())));
+    } else {
+        notes = set_up(agent, &cards, deadline)?;
+    }
+    names_of(agent, None);
+    loop {
+        notes.extend(attend(agent).map_err(machine_fault)?);
+        let without: Vec<&Client> = agent.dhcp.iter().filter(|client| !client.bound).collect();
+        let done = if cards.is_empty() { without.len() < agent.dhcp.len() } else { without.is_empty() };
+        if done {
+            boot::devices_done(agent);
+            return Ok(Done::Next(notes.join(", ")));
+        }
+        let names = without.iter().map(|client| client.link.name.as_str()).collect::<Vec<_>>().join(", ");
+        if without.iter().all(|client| client.ended) {
+            return Err(machine_fault(format!("the DHCP client of {names} died")));
         }
         if !agent.events.wait(&sources(&agent.dhcp), deadline)? || deadline.passed() {
-            return Err(site_fault(format!("no DHCP server answered on {}", names())));
+            return Err(site_fault(format!("no DHCP server answered on {names}")));
         }
+    }
+}
+
+/// Does what the context says of each card; the notes tell of the addresses.
+fn set_up(agent: &mut Agent, cards: &[Interface], deadline: Deadline) -> Result<Vec<String>, Fault> {
+    let found = find(agent, cards, deadline)?;
+    for (link, card) in &found {
+        network::prepare_ipv6(link, card);
+    }
+    let links: Vec<Link> = found.iter().map(|(link, _)| link.clone()).collect();
+    network::switch_on(&links).map_err(machine_fault)?;
+    let mut notes = Vec::new();
+    for (link, card) in found {
+        network::set(&link, &Setting::from(card)).map_err(site_fault)?;
+        let addresses: Vec<String> = card.addresses.iter().map(ToString::to_string).collect();
+        if !addresses.is_empty() {
+            notes.push(format!("{} {} from the context", link.name, addresses.join(" ")));
+        }
+        if card.method == Method::Dhcp {
+            let client = start_client(agent, link, card.mtu)?;
+            agent.dhcp.push(client);
+        }
+    }
+    Ok(if notes.is_empty() && agent.dhcp.is_empty() {
+        vec!["no address, as the context says".to_owned()]
+    } else {
+        notes
+    })
+}
+
+/// The links of the cards that are not left alone; one that comes late is waited for.
+fn find<'a>(
+    agent: &mut Agent,
+    cards: &'a [Interface],
+    deadline: Deadline,
+) -> Result<Vec<(Link, &'a Interface)>, Fault> {
+    loop {
+        let links = network::cards().map_err(machine_fault)?;
+        let link = |card: &Interface| links.iter().find(|link| link.mac == Some(card.mac.0));
+        let mut wanted = cards.iter().filter(|card| card.method != Method::Skip);
+        let Some(missing) = wanted.clone().find(|card| link(card).is_none()) else {
+            return Ok(wanted.by_ref().filter_map(|card| Some((link(card)?.clone(), card))).collect());
+        };
+        if deadline.passed() {
+            let there = |link: &Link| Some(format!("{} {}", link.name, Mac(link.mac?)));
+            let there = links.iter().filter_map(there).collect::<Vec<_>>().join(", ");
+            let there = if there.is_empty() { "none".to_owned() } else { there };
+            return Err(site_fault(format!("no network card has the address {}; there are: {there}", missing.mac)));
+        }
+        boot::wait_for_devices(agent, deadline)?;
     }
 }
 
@@ -65,7 +133,7 @@ fn links(agent: &mut Agent, deadline: Deadline) -> Result<Vec<Link>, Fault> {
     }
 }
 
-fn start_client(agent: &mut Agent, link: Link) -> Result<Client, Fault> {
+fn start_client(agent: &mut Agent, link: Link, mtu: Option<u16>) -> Result<Client, Fault> {
     let failed = |error: &dyn std::fmt::Display| site_fault(format!("DHCP on {}: {error}", link.name));
     let mac = link.mac.ok_or_else(|| failed(&"the interface has no hardware address"))?;
     let socket = dhcp::open_socket(link.index).map_err(|error| failed(&error))?;
@@ -80,19 +148,25 @@ fn start_client(agent: &mut Agent, link: Link) -> Result<Client, Fault> {
         i32::from(ended.is_err())
     });
     let child = child.map_err(|error| failed(&error))?;
-    Ok(Client { link, child, pipe, unread: Vec::new(), ended: false })
+    Ok(Client { link, child, pipe, unread: Vec::new(), ended: false, bound: false, mtu })
 }
 
-/// Applies what the clients report, at the start and for the life of the machine. The note tells of a new address.
-pub fn attend(agent: &mut Agent) -> Result<Option<String>, LinkError> {
-    let mut note = None;
+/// Applies what the clients report, at the start and for the life of the machine. The notes tell of new addresses.
+pub fn attend(agent: &mut Agent) -> Result<Vec<String>, LinkError> {
+    let mut notes = Vec::new();
     for at in 0..agent.dhcp.len() {
-        while let Some((link, event)) = agent.dhcp.get_mut(at).and_then(|c| Some((c.link.clone(), c.next()?))) {
+        while let Some((link, mtu, event)) =
+            agent.dhcp.get_mut(at).and_then(|c| Some((c.link.clone(), c.mtu, c.next()?)))
+        {
             match event {
                 FromDhcp::Bound(lease) => {
+                    let lease = Lease { mtu: mtu.or(lease.mtu), ..lease };
                     network::apply(&link, &lease)?;
-                    note = Some(format!("{} {}/{} from {}", link.name, lease.address, lease.prefix, lease.server));
-                    names_of(agent, &lease);
+                    notes.push(format!("{} {}/{} from {}", link.name, lease.address, lease.prefix, lease.server));
+                    names_of(agent, Some(&lease));
+                    if let Some(client) = agent.dhcp.get_mut(at) {
+                        client.bound = true;
+                    }
                 }
                 FromDhcp::Expired => {
                     log::warn!("{}: the lease ran out and no DHCP server renewed it", link.name);
@@ -101,7 +175,7 @@ pub fn attend(agent: &mut Agent) -> Result<Option<String>, LinkError> {
             }
         }
     }
-    Ok(note)
+    Ok(notes)
 }
 
 /// As [`attend`], where the machine has other work and goes on without.
@@ -116,13 +190,16 @@ pub fn sources(clients: &[Client]) -> Vec<(BorrowedFd<'_>, PollFlags)> {
     clients.iter().filter(|client| !client.ended).map(|client| (client.pipe.as_fd(), PollFlags::POLLIN)).collect()
 }
 
-/// Resolver and machine name. Neither is worth ending the machine for.
-fn names_of(agent: &mut Agent, lease: &Lease) {
-    if let Err(error) = names::replace_file(Path::new(names::RESOLV_CONF), &names::resolv_conf(lease)) {
+/// Resolver and machine name, as the context says, else the lease. Neither is worth ending the machine for.
+fn names_of(agent: &mut Agent, lease: Option<&Lease>) {
+    let context = agent.site.network.as_ref().and_then(|network| names::resolv_conf_of_context(network, lease));
+    if let Some(text) = context.or_else(|| lease.map(names::resolv_conf))
+        && let Err(error) = names::replace_file(Path::new(names::RESOLV_CONF), &text)
+    {
         log::warn!("{error}");
     }
     // The site's word counts more than its DHCP server's, and the first server's more than the next one's.
-    if let (None, Some(name)) = (&agent.report.hostname, &lease.hostname) {
+    if let (None, Some(name)) = (&agent.report.hostname, lease.and_then(|lease| lease.hostname.as_ref())) {
         take_hostname(agent, name);
     }
 }

@@ -1,13 +1,13 @@
-//! Links, IPv4 addresses and routes over rtnetlink.
+//! Links, addresses and routes over rtnetlink.
 //!
 //! One plain socket, no thread: neli's router would start one, and a process with two threads may not fork.
 //! The kernel puts its answer into the socket before the request returns, so no read here waits.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{Ifa, Iff, Ifla, RtAddrFamily, RtScope, RtTable, Rta, Rtm, RtmF, Rtn, Rtprot};
+use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, RtAddrFamily, RtScope, RtTable, Rta, Rtm, RtmF, Rtn, Rtprot};
 use neli::consts::socket::NlFamily;
 use neli::err::SocketError;
 use neli::nl::{NlPayload, NlmsghdrBuilder};
@@ -20,10 +20,11 @@ use neli::utils::Groups;
 use neli::{FromBytesWithInput, Size, ToBytes};
 use thiserror::Error;
 
-use super::dhcp::{Mac, Route};
+use super::dhcp::Mac;
 
-/// RTPROT_DHCP: marks the routes that are ours to change. neli has no name for it.
+/// RTPROT_DHCP and RTPROT_STATIC: mark the routes that are ours to change. neli has no name for the first.
 const BY_DHCP: u8 = 16;
+const STATIC: u8 = 4;
 /// RTNH_F_ONLINK: the gateway is a neighbour, whatever the addresses say. neli and libc have no name for it.
 const ONLINK: u32 = 4;
 
@@ -37,6 +38,28 @@ pub struct LinkError {
     pub operation: String,
     /// The kernel's answer.
     pub source: io::Error,
+}
+
+/// Who says what a link is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A DHCP server.
+    Dhcp,
+    /// The context.
+    Static,
+}
+
+/// A route over a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Network.
+    pub destination: IpAddr,
+    /// Length of its prefix; 0 is the default route.
+    pub prefix: u8,
+    /// Next hop; `None` means that the network is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Lower wins; the kernel's own choice if it is not given: 0, for IPv6 1024.
+    pub metric: Option<u32>,
 }
 
 /// A network interface.
@@ -129,7 +152,7 @@ impl Netlink {
     /// # Errors
     /// Those of the kernel.
     pub fn addresses(&self, link: &Link) -> Result<Vec<(Ipv4Addr, u8)>, LinkError> {
-        let request = address_request(link, 0, RtBuffer::new());
+        let request = address_request(link, RtAddrFamily::Inet, 0, RtBuffer::new());
         let found = request.and_then(|request| self.dump(Rtm::Getaddr, request));
         // Without strict checking, which old kernels lack, the dump is of all links.
         Ok(found
@@ -138,7 +161,10 @@ impl Netlink {
             .filter(|found: &&Ifaddrmsg| *found.ifa_index() == link.index)
             .filter_map(|found| {
                 let handle = found.rtattrs().get_attr_handle();
-                Some((address(&handle, Ifa::Local)?, *found.ifa_prefixlen()))
+                match address(&handle, Ifa::Local)? {
+                    IpAddr::V4(address) => Some((address, *found.ifa_prefixlen())),
+                    IpAddr::V6(_) => None,
+                }
             })
             .collect())
     }
@@ -147,7 +173,7 @@ impl Netlink {
     ///
     /// # Errors
     /// Those of the kernel.
-    pub fn add_address(&self, link: &Link, address: Ipv4Addr, prefix: u8) -> Result<(), LinkError> {
+    pub fn add_address(&self, link: &Link, address: IpAddr, prefix: u8) -> Result<(), LinkError> {
         self.change_address(Rtm::Newaddr, NlmF::CREATE | NlmF::REPLACE, link, address, prefix)
             .map_err(link.failed(format!("add address {address}/{prefix}")))
     }
@@ -156,38 +182,48 @@ impl Netlink {
     ///
     /// # Errors
     /// Those of the kernel: `EADDRNOTAVAIL` if it is not there.
-    pub fn remove_address(&self, link: &Link, address: Ipv4Addr, prefix: u8) -> Result<(), LinkError> {
+    pub fn remove_address(&self, link: &Link, address: IpAddr, prefix: u8) -> Result<(), LinkError> {
         self.change_address(Rtm::Deladdr, NlmF::empty(), link, address, prefix)
             .map_err(link.failed(format!("remove address {address}/{prefix}")))
     }
 
-    fn change_address(&self, kind: Rtm, flags: NlmF, link: &Link, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+    fn change_address(&self, kind: Rtm, flags: NlmF, link: &Link, address: IpAddr, prefix: u8) -> io::Result<()> {
         let mut attributes = RtBuffer::new();
-        attributes.push(attribute(Ifa::Local, &address.octets())?);
-        attributes.push(attribute(Ifa::Address, &address.octets())?);
-        if (1..31).contains(&prefix) {
+        attributes.push(attribute(Ifa::Local, &octets(&address))?);
+        attributes.push(attribute(Ifa::Address, &octets(&address))?);
+        if let IpAddr::V4(address) = address
+            && (1..31).contains(&prefix)
+        {
             let broadcast = address.to_bits() | u32::MAX >> prefix;
             attributes.push(attribute(Ifa::Broadcast, &broadcast.to_be_bytes())?);
         }
-        self.change(kind, flags, address_request(link, prefix, attributes)?)
+        self.change(kind, flags, address_request(link, family(&address), prefix, attributes)?)
     }
 
-    /// The routes over `link` that [`Netlink::add_route`] made.
+    /// The IPv4 routes over `link` that [`Netlink::add_route`] made for `origin`.
     ///
     /// # Errors
     /// Those of the kernel.
-    pub fn routes(&self, link: &Link) -> Result<Vec<Route>, LinkError> {
-        let request = route_request(0, RtScope::Universe, RtmF::empty(), RtBuffer::new());
+    pub fn routes(&self, link: &Link, origin: Origin) -> Result<Vec<Route>, LinkError> {
+        let request = route_request(RtAddrFamily::Inet, 0, origin, RtScope::Universe, RtmF::empty(), RtBuffer::new());
         let found = request.and_then(|request| self.dump(Rtm::Getroute, request));
-        Ok(found.map_err(link.failed("list routes"))?.iter().filter_map(|found| route(found, link)).collect())
+        let found = found.map_err(link.failed("list routes"))?;
+        Ok(found.iter().filter_map(|found| route(found, link, origin)).collect())
     }
 
-    /// Adds a route over `link` for packets from `source`, or changes the one to the same destination.
+    /// Adds a route over `link`, or changes the one to the same destination with the same metric. Packets come from
+    /// `source` if that is given, else from the address that is nearest to the next hop.
     ///
     /// # Errors
     /// Those of the kernel.
-    pub fn add_route(&self, link: &Link, route: &Route, source: Ipv4Addr) -> Result<(), LinkError> {
-        self.change_route(Rtm::Newroute, NlmF::CREATE | NlmF::REPLACE, link, route, Some(source))
+    pub fn add_route(
+        &self,
+        link: &Link,
+        route: &Route,
+        origin: Origin,
+        source: Option<IpAddr>,
+    ) -> Result<(), LinkError> {
+        self.change_route(Rtm::Newroute, NlmF::CREATE | NlmF::REPLACE, link, route, origin, source)
             .map_err(link.failed(format!("add route {}", words(route))))
     }
 
@@ -195,8 +231,8 @@ impl Netlink {
     ///
     /// # Errors
     /// Those of the kernel: `ESRCH` if it is not there.
-    pub fn remove_route(&self, link: &Link, route: &Route) -> Result<(), LinkError> {
-        self.change_route(Rtm::Delroute, NlmF::empty(), link, route, None)
+    pub fn remove_route(&self, link: &Link, route: &Route, origin: Origin) -> Result<(), LinkError> {
+        self.change_route(Rtm::Delroute, NlmF::empty(), link, route, origin, None)
             .map_err(link.failed(format!("remove route {}", words(route))))
     }
 
@@ -206,21 +242,27 @@ impl Netlink {
         flags: NlmF,
         link: &Link,
         route: &Route,
-        source: Option<Ipv4Addr>,
+        origin: Origin,
+        source: Option<IpAddr>,
     ) -> io::Result<()> {
         let mut attributes = RtBuffer::new();
-        attributes.push(attribute(Rta::Dst, &route.destination.octets())?);
+        attributes.push(attribute(Rta::Dst, &octets(&route.destination))?);
         attributes.push(attribute(Rta::Oif, &link.index.to_ne_bytes())?);
         if let Some(gateway) = route.gateway {
-            attributes.push(attribute(Rta::Gateway, &gateway.octets())?);
+            attributes.push(attribute(Rta::Gateway, &octets(&gateway))?);
         }
         if let Some(source) = source {
-            attributes.push(attribute(Rta::Prefsrc, &source.octets())?);
+            attributes.push(attribute(Rta::Prefsrc, &octets(&source))?);
         }
+        if let Some(metric) = route.metric {
+            attributes.push(attribute(Rta::Priority, &metric.to_ne_bytes())?);
+        }
+        // IPv6 knows no scope of routes, and ignores it.
         let scope = if route.gateway.is_some() { RtScope::Universe } else { RtScope::Link };
-        // A router of a lease is on this link even where the prefix does not say so: clouds give out /32.
+        // A router is on this link even where the prefix does not say so: clouds give out /32.
         let on_link = if route.gateway.is_some() { RtmF::from_bits_retain(ONLINK) } else { RtmF::empty() };
-        self.change(kind, flags, route_request(route.prefix, scope, on_link, attributes)?)
+        let family = family(&route.destination);
+        self.change(kind, flags, route_request(family, route.prefix, origin, scope, on_link, attributes)?)
     }
 
     fn change<P: Size + ToBytes + std::fmt::Debug>(&self, kind: Rtm, flags: NlmF, request: P) -> io::Result<()> {
@@ -261,29 +303,62 @@ impl Netlink {
     }
 }
 
-fn address_request(link: &Link, prefix: u8, attributes: RtBuffer<Ifa, Buffer>) -> io::Result<Ifaddrmsg> {
+fn address_request(
+    link: &Link,
+    family: RtAddrFamily,
+    prefix: u8,
+    attributes: RtBuffer<Ifa, Buffer>,
+) -> io::Result<Ifaddrmsg> {
     let request = IfaddrmsgBuilder::default()
-        .ifa_family(RtAddrFamily::Inet)
+        .ifa_family(family)
         .ifa_prefixlen(prefix)
+        // IPv6 would ask the link for a second whether somebody else has the address, and meanwhile nobody could
+        // use it. IPv4 does not ask either: the site says who has which.
+        .ifa_flags(IfaF::NODAD)
         .ifa_scope(RtScope::Universe)
         .ifa_index(link.index)
         .rtattrs(attributes);
     request.build().map_err(io::Error::other)
 }
 
-fn route_request(prefix: u8, scope: RtScope, flags: RtmF, attributes: RtBuffer<Rta, Buffer>) -> io::Result<Rtmsg> {
+fn route_request(
+    family: RtAddrFamily,
+    prefix: u8,
+    origin: Origin,
+    scope: RtScope,
+    flags: RtmF,
+    attributes: RtBuffer<Rta, Buffer>,
+) -> io::Result<Rtmsg> {
     let request = RtmsgBuilder::default()
-        .rtm_family(RtAddrFamily::Inet)
+        .rtm_family(family)
         .rtm_dst_len(prefix)
         .rtm_src_len(0)
         .rtm_tos(0)
         .rtm_table(RtTable::Main)
-        .rtm_protocol(Rtprot::from(BY_DHCP))
+        .rtm_protocol(protocol(origin))
         .rtm_scope(scope)
         .rtm_type(Rtn::Unicast)
         .rtm_flags(flags)
         .rtattrs(attributes);
     request.build().map_err(io::Error::other)
+}
+
+fn protocol(origin: Origin) -> Rtprot {
+    Rtprot::from(match origin {
+        Origin::Dhcp => BY_DHCP,
+        Origin::Static => STATIC,
+    })
+}
+
+fn family(address: &IpAddr) -> RtAddrFamily {
+    if address.is_ipv4() { RtAddrFamily::Inet } else { RtAddrFamily::Inet6 }
+}
+
+fn octets(address: &IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 fn link(found: &Ifinfomsg) -> Link {
@@ -299,20 +374,21 @@ fn link(found: &Ifinfomsg) -> Link {
     }
 }
 
-fn route(found: &Rtmsg, link: &Link) -> Option<Route> {
+fn route(found: &Rtmsg, link: &Link, origin: Origin) -> Option<Route> {
     let handle = found.rtattrs().get_attr_handle();
     let ours = *found.rtm_table() == RtTable::Main
-        && *found.rtm_protocol() == Rtprot::from(BY_DHCP)
+        && *found.rtm_protocol() == protocol(origin)
         && bytes(&handle, Rta::Oif) == Some(&link.index.to_ne_bytes());
     ours.then(|| Route {
-        destination: address(&handle, Rta::Dst).unwrap_or(Ipv4Addr::UNSPECIFIED),
+        destination: address(&handle, Rta::Dst).unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
         prefix: *found.rtm_dst_len(),
         gateway: address(&handle, Rta::Gateway),
+        metric: bytes(&handle, Rta::Priority).and_then(|bytes| Some(u32::from_ne_bytes(bytes.try_into().ok()?))),
     })
 }
 
 fn words(route: &Route) -> String {
-    let Route { destination, prefix, gateway } = route;
+    let Route { destination, prefix, gateway, .. } = route;
     let via = gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
     format!("{destination}/{prefix}{via}")
 }
@@ -325,8 +401,10 @@ fn bytes<'a, T: neli::consts::rtnl::RtaType>(handle: &'a RtAttrHandle<'_, T>, ki
     handle.get_attribute(kind).map(|attribute| attribute.rta_payload().as_ref())
 }
 
-fn address<T: neli::consts::rtnl::RtaType>(handle: &RtAttrHandle<'_, T>, kind: T) -> Option<Ipv4Addr> {
-    bytes(handle, kind)?.try_into().ok().map(|octets: [u8; 4]| octets.into())
+fn address<T: neli::consts::rtnl::RtaType>(handle: &RtAttrHandle<'_, T>, kind: T) -> Option<IpAddr> {
+    let bytes = bytes(handle, kind)?;
+    let four = bytes.try_into().ok().map(|octets: [u8; 4]| IpAddr::from(octets));
+    four.or_else(|| bytes.try_into().ok().map(|octets: [u8; 16]| IpAddr::V6(Ipv6Addr::from(octets))))
 }
 
 fn plain(error: SocketError) -> io::Error {

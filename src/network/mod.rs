@@ -9,14 +9,17 @@ pub mod links;
 pub mod names;
 pub mod resolver;
 
+use std::fs;
+use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
 use log::warn;
 
 use self::dhcp::Lease;
-use self::links::{Link, LinkError, Netlink};
+use self::links::{Link, LinkError, Netlink, Origin, Route};
 use crate::clock::Deadline;
+use crate::context::network::{Interface, Ipv6};
 
 /// ARPHRD_ETHER of linux/if_arp.h.
 const ETHERNET: u16 = 1;
@@ -36,24 +39,86 @@ pub fn loopback_up() -> Result<(), LinkError> {
     netlink.links()?.iter().filter(|link| link.kind == LOOPBACK).try_for_each(|link| netlink.up(link))
 }
 
+/// The Ethernet interfaces, as they are.
+///
+/// # Errors
+/// Those of netlink.
+pub fn cards() -> Result<Vec<Link>, LinkError> {
+    let links = Netlink::connect()?.links()?.into_iter();
+    Ok(links.filter(|link| link.kind == ETHERNET && link.mac.is_some()).collect())
+}
+
 /// The Ethernet interfaces, all switched on, and one at least running if that comes soon.
 ///
 /// # Errors
 /// Those of netlink.
 pub fn ethernet_links() -> Result<Vec<Link>, LinkError> {
+    switch_on(&cards()?)
+}
+
+/// Switches these on, and waits a little for the first to run; as they are then.
+///
+/// # Errors
+/// Those of netlink.
+pub fn switch_on(links: &[Link]) -> Result<Vec<Link>, LinkError> {
     let netlink = Netlink::connect()?;
-    let ethernet = || {
-        let links = netlink.links()?.into_iter();
-        Ok(links.filter(|link| link.kind == ETHERNET && link.mac.is_some()).collect::<Vec<_>>())
-    };
-    ethernet()?.iter().try_for_each(|link| netlink.up(link))?;
+    links.iter().try_for_each(|link| netlink.up(link))?;
     let deadline = Deadline::after(CARRIER);
     loop {
-        let links = ethernet()?;
-        if links.is_empty() || links.iter().any(|link| link.running) || deadline.passed() {
-            return Ok(links);
+        let now: Vec<Link> =
+            cards()?.into_iter().filter(|now| links.iter().any(|link| link.index == now.index)).collect();
+        if now.is_empty() || now.iter().any(|link| link.running) || deadline.passed() {
+            return Ok(now);
         }
         thread::sleep(CARRIER / 200);
+    }
+}
+
+/// What a link is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Who says so.
+    pub origin: Origin,
+    /// With the lengths of their prefixes.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Those that are on the link before those whose next hop may be there.
+    pub routes: Vec<Route>,
+    /// Bytes.
+    pub mtu: Option<u16>,
+}
+
+impl From<&Lease> for Setting {
+    fn from(lease: &Lease) -> Self {
+        let route = |route: &dhcp::Route| Route {
+            destination: route.destination.into(),
+            prefix: route.prefix,
+            gateway: route.gateway.map(IpAddr::V4),
+            metric: None,
+        };
+        Self {
+            origin: Origin::Dhcp,
+            addresses: vec![(lease.address.into(), lease.prefix)],
+            routes: lease.routes.iter().map(route).collect(),
+            // Checked again: the role that read it from the network is not trusted.
+            mtu: lease.mtu.filter(|mtu| *mtu >= dhcp::MIN_MTU),
+        }
+    }
+}
+
+impl From<&Interface> for Setting {
+    fn from(card: &Interface) -> Self {
+        let route = |(route, metric): (crate::context::network::Route, Option<u32>)| Route {
+            destination: route.to,
+            prefix: route.prefix,
+            gateway: route.via,
+            metric,
+        };
+        Self {
+            origin: Origin::Static,
+            addresses: card.addresses.iter().map(|each| (each.address, each.prefix)).collect(),
+            routes: card.all_routes().map(route).collect(),
+            mtu: card.mtu,
+        }
     }
 }
 
@@ -62,26 +127,57 @@ pub fn ethernet_links() -> Result<Vec<Link>, LinkError> {
 /// # Errors
 /// Those of netlink for address and routes. An MTU that the device cannot do is only logged.
 pub fn apply(link: &Link, lease: &Lease) -> Result<(), LinkError> {
+    set(link, &Setting::from(lease))
+}
+
+/// Makes `link` what `setting` says. Of IPv4 it has nothing else then, if the setting has any; IPv6 addresses and
+/// routes are only added, as a context is applied once. Doing it twice changes nothing.
+///
+/// # Errors
+/// Those of netlink for addresses and routes. An MTU that the device cannot do is only logged.
+pub fn set(link: &Link, setting: &Setting) -> Result<(), LinkError> {
     let netlink = Netlink::connect()?;
-    // Checked again: the role that read it from the network is not trusted.
-    if let Some(mtu) = lease.mtu.filter(|mtu| *mtu >= dhcp::MIN_MTU)
+    if let Some(mtu) = setting.mtu
         && let Err(error) = netlink.set_mtu(link, mtu)
     {
         warn!("{error}");
     }
-    // Old ones first: Linux drops a new address with the old one of the same network, its primary.
-    for (address, prefix) in netlink.addresses(link)? {
-        if (address, prefix) != (lease.address, lease.prefix) {
-            netlink.remove_address(link, address, prefix)?;
+    if setting.addresses.iter().any(|(address, _)| address.is_ipv4()) {
+        // Old ones first: Linux drops a new address with the old one of the same network, its primary.
+        for (address, prefix) in netlink.addresses(link)? {
+            if !setting.addresses.contains(&(address.into(), prefix)) {
+                netlink.remove_address(link, address.into(), prefix)?;
+            }
         }
     }
-    netlink.add_address(link, lease.address, lease.prefix)?;
-    for route in netlink.routes(link)? {
-        if !lease.routes.contains(&route) {
-            netlink.remove_route(link, &route)?;
+    setting.addresses.iter().try_for_each(|(address, prefix)| netlink.add_address(link, *address, *prefix))?;
+    for route in netlink.routes(link, setting.origin)? {
+        if !setting.routes.contains(&route) {
+            netlink.remove_route(link, &route, setting.origin)?;
         }
     }
-    lease.routes.iter().try_for_each(|route| netlink.add_route(link, route, lease.address))
+    // A lease has one address, which is then the source also where its prefix does not hold the router.
+    let source = match (setting.origin, setting.addresses.as_slice()) {
+        (Origin::Dhcp, [(address, _)]) => Some(*address),
+        _ => None,
+    };
+    setting.routes.iter().try_for_each(|route| netlink.add_route(link, route, setting.origin, source))
+}
+
+/// What the kernel is to do by itself about IPv6 on a card, said before it is switched on: with addresses from the
+/// context it takes none that a router advertises. A kernel without IPv6 has nothing to be told.
+pub fn prepare_ipv6(link: &Link, card: &Interface) {
+    let (key, value) = match card.ipv6 {
+        Some(Ipv6::Off) => ("disable_ipv6", "1"),
+        _ if card.static_ipv6() => ("accept_ra", "0"),
+        _ => return,
+    };
+    let path = format!("/proc/sys/net/ipv6/conf/{}/{key}", link.name);
+    if let Err(error) = fs::write(&path, value)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        warn!("{path}: {error}");
+    }
 }
 
 /// Takes all IPv4 addresses and, with them, routes from `link`, when its lease is over.
@@ -91,5 +187,5 @@ pub fn apply(link: &Link, lease: &Lease) -> Result<(), LinkError> {
 pub fn clear(link: &Link) -> Result<(), LinkError> {
     let netlink = Netlink::connect()?;
     let addresses = netlink.addresses(link)?;
-    addresses.iter().try_for_each(|(address, prefix)| netlink.remove_address(link, *address, *prefix))
+    addresses.iter().try_for_each(|(address, prefix)| netlink.remove_address(link, (*address).into(), *prefix))
 }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::dhcp::Lease;
-use crate::context::site::Hostname;
+use crate::context::network::Network;
+use crate::context::site::{Host, Hostname};
 
 /// What libcs read (MAXNS); more would only be an illusion.
 const MAX_SERVERS: usize = 3;
@@ -34,14 +35,52 @@ pub struct WriteError {
 
 /// The text of /etc/resolv.conf for `lease`.
 pub fn resolv_conf(lease: &Lease) -> String {
-    let mut text = String::from("# Made by ctxinit from a DHCP lease.\n");
-    if let Some(domain) = &lease.domain {
-        let _ = writeln!(text, "search {domain}");
+    let dns: Vec<IpAddr> = lease.dns.iter().copied().map(IpAddr::V4).collect();
+    let search: Vec<&Host> = lease.domain.iter().collect();
+    text_of("a DHCP lease", &search, &dns)
+}
+
+/// What the context says of names, in the order of preference and each once: the machine's, then the interfaces'.
+/// `None` if it says nothing of them.
+pub fn resolv_conf_of_context(network: &Network, lease: Option<&Lease>) -> Option<String> {
+    let all = &network.interfaces;
+    let mut dns: Vec<IpAddr> = network.dns.iter().chain(all.iter().flat_map(|card| &card.dns)).copied().collect();
+    let mut search: Vec<&Host> = network.search.iter().chain(all.iter().flat_map(|card| &card.search)).collect();
+    if dns.is_empty() && search.is_empty() {
+        return None;
     }
-    for server in lease.dns.iter().take(MAX_SERVERS) {
+    // What the site leaves open, its DHCP server may say.
+    let mut maker = "the context CD";
+    if let Some(lease) = lease
+        && (dns.is_empty() && !lease.dns.is_empty() || search.is_empty() && lease.domain.is_some())
+    {
+        maker = "the context CD and a DHCP lease";
+        if dns.is_empty() {
+            dns.extend(lease.dns.iter().copied().map(IpAddr::V4));
+        }
+        if search.is_empty() {
+            search.extend(&lease.domain);
+        }
+    }
+    Some(text_of(maker, &search, &dns))
+}
+
+fn text_of(maker: &str, search: &[&Host], dns: &[IpAddr]) -> String {
+    let mut text = format!("# Made by ctxinit from {maker}.\n");
+    let search: Vec<&str> = once(search).map(|domain| domain.get().as_str()).collect();
+    if !search.is_empty() {
+        let _ = writeln!(text, "search {}", search.join(" "));
+    }
+    for server in once(dns).take(MAX_SERVERS) {
         let _ = writeln!(text, "nameserver {server}");
     }
     text
+}
+
+/// Each value where it comes first.
+fn once<T: PartialEq>(all: &[T]) -> impl Iterator<Item = &T> {
+    let is_new = |(at, each): &(usize, &T)| !all.iter().take(*at).any(|earlier| earlier == *each);
+    all.iter().enumerate().filter(is_new).map(|(_, each)| each)
 }
 
 /// Puts `text` in the place of `path`, in one step for every reader.
@@ -142,6 +181,31 @@ mod tests {
         assert_eq!(nameservers(&text), lease.dns);
         (lease.domain, lease.dns) = (None, Vec::new());
         assert_eq!(resolv_conf(&lease), "# Made by ctxinit from a DHCP lease.\n");
+    }
+
+    #[test]
+    fn the_context_says_more_than_a_lease() {
+        let context = |text: &str| {
+            let site: crate::context::site::Site = crate::config::parse("c", text.as_bytes()).unwrap();
+            site.network.unwrap()
+        };
+        let lease = super::super::dhcp::samples::lease();
+        let both = context(
+            r#"{"network": {"dns": ["10.1.0.1", "2001:db8::53"], "search": ["a.org"], "interfaces": [
+                {"mac": "02:00:00:00:00:01", "method": "static", "addresses": ["10.1.0.5/24"],
+                 "dns": ["10.1.0.1", "10.1.0.2", "10.1.0.3"], "search": ["b.org", "a.org"]}]}}"#,
+        );
+        let text = "# Made by ctxinit from the context CD.\nsearch a.org b.org\nnameserver 10.1.0.1\n\
+                    nameserver 2001:db8::53\nnameserver 10.1.0.2\n";
+        assert_eq!(resolv_conf_of_context(&both, None).unwrap(), text);
+        assert_eq!(resolv_conf_of_context(&both, Some(&lease)).unwrap(), text);
+        let search = context(r#"{"network": {"search": ["a.org"]}}"#);
+        assert_eq!(
+            resolv_conf_of_context(&search, Some(&lease)).unwrap(),
+            "# Made by ctxinit from the context CD and a DHCP lease.\nsearch a.org\nnameserver 10.0.0.53\n\
+             nameserver 10.0.0.54\n"
+        );
+        assert_eq!(resolv_conf_of_context(&context(r#"{"network": {}}"#), Some(&lease)), None);
     }
 
     #[test]
