@@ -101,6 +101,12 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
     0
 }
 
+/// The phases that a machine can have, in their order.
+pub fn phase_names() -> Vec<&'static str> {
+    let director = PHASES.iter().map(|phase| phase.name);
+    ["early"].into_iter().chain(director).chain(["end"]).collect()
+}
+
 impl Agent {
     fn tell_init(&mut self, notice: &Notice) {
         if let Err(error) = writeln!(self.notices, "{notice}") {

@@ -15,7 +15,7 @@ use super::Agent;
 use super::events::{Events, OutputId, Stop};
 use super::left::{self, Left};
 use super::output::Source;
-use super::report::ScriptReport;
+use super::report::{self, ScriptReport};
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
 use crate::cgroup::{Cgroup, Limits, Usage, populated};
 use crate::clock::Deadline;
@@ -124,6 +124,7 @@ struct Run {
     script: Script,
     action: String,
     begun: Instant,
+    start_ms: u64,
     cgroup: Cgroup,
     limits: Limits,
     child: Child,
@@ -142,7 +143,7 @@ enum End {
 impl Run {
     fn launch(agent: &mut Agent, script: &Script, action: &str) -> Result<Self, Fault> {
         agent.scripts.runs += 1;
-        let begun = Instant::now();
+        let (begun, start_ms) = (Instant::now(), report::now_ms());
         let limits = Limits { memory: memory_limit(script.limits.memory_mb, available()), pids: PIDS };
         let started = Cgroup::create(&format!("script-{}", agent.scripts.runs)).map_err(StartError::Cgroup);
         let started = started.and_then(|cgroup| {
@@ -155,6 +156,7 @@ impl Run {
                 agent.details.scripts.push(ScriptReport {
                     name: script.name.clone(),
                     action: action.to_owned(),
+                    start_ms,
                     end: format!("not started: {error}"),
                     ..ScriptReport::default()
                 });
@@ -165,7 +167,7 @@ impl Run {
         let source = Source { tag: script.tag.clone(), pid: child.pid().as_raw() as u32, job: None, show: true };
         let output = agent.events.add_bounded_output(output, source, u64::from(script.limits.output_kb) * 1024);
         let (script, action) = (script.clone(), action.to_owned());
-        Ok(Self { script, action, begun, cgroup, limits, child, output })
+        Ok(Self { script, action, begun, start_ms, cgroup, limits, child, output })
     }
 
     fn finish(self, agent: &mut Agent, deadline: Deadline) -> Result<String, Fault> {
@@ -173,10 +175,11 @@ impl Run {
         let printed = agent.events.finish_output(self.output);
         let used = self.cgroup.usage();
         let exit = if let End::Exited(exit) = end { Some(exit) } else { None };
-        let Self { script, action, begun, cgroup, limits, .. } = self;
+        let Self { script, action, begun, start_ms, cgroup, limits, .. } = self;
         let report = ScriptReport {
             name: script.name.clone(),
             action: action.clone(),
+            start_ms,
             millis: begun.elapsed().as_millis() as u64,
             end: in_words(end, limits, used),
             exit: exit.and_then(Exit::code),

@@ -45,6 +45,11 @@ impl Lines {
         self.more.notify_all();
     }
 
+    /// Forgets them: the lines of another machine follow.
+    pub fn clear(&self) {
+        *self.state() = State::default();
+    }
+
     /// Everything so far.
     pub fn all(&self) -> Vec<String> {
         self.state().lines.clone()

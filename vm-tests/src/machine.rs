@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::lines::Lines;
 use crate::process::Process;
 use crate::qmp;
+use crate::report;
 use crate::stage::Stage;
 
 /// scripts/vm ends QEMU at the case's deadline; it gets this much longer to say so.
@@ -89,6 +90,7 @@ impl Machine {
             return Err("scripts/vm without pipes".to_owned());
         };
         let lines = Arc::clone(&self.lines);
+        lines.clear();
         let reader = thread::spawn(move || lines.read(errors));
         let report = thread::spawn(move || io::read_to_string(report).unwrap_or_default());
         Ok(Running { machine: self, process, monitor, reader, report })
@@ -127,7 +129,7 @@ impl Running {
     }
 
     /// Waits for the end, and checks what holds for every machine: it tells why it ended, in the same words on the
-    /// console and in the report, and its kernel has not panicked.
+    /// console and in the report, which is as its schema promises, and its kernel has not panicked.
     pub fn end(mut self) -> Result<Ended, String> {
         let limit = Duration::from_secs((self.machine.deadline + SLACK).into());
         let waited = self.process.wait(limit);
@@ -141,6 +143,7 @@ impl Running {
         let ended = Ended { console, report: serde_json::from_str(&report).unwrap_or_default() };
         ended.expect_no_console("Kernel panic")?;
         let verdict = ended.verdict().ok_or("expected a report with a verdict, got none")?;
+        report::check(&ended.report)?;
         let ends: Vec<&String> = ended.console.iter().filter(|line| line.starts_with(END)).collect();
         match ends.as_slice() {
             [line] if self.machine.console && **line == format!("{END}{verdict}") => Ok(ended),
@@ -209,6 +212,11 @@ impl Ended {
             return Ok(());
         }
         Err(format!("expected phase {name} {}, it is {}", tell(outcome), tell(found)))
+    }
+
+    /// The report, without what the schema says may differ from boot to boot.
+    pub fn steady_report(&self) -> Result<Value, String> {
+        report::steady(&self.report)
     }
 
     /// Checks one value of the report, by its JSON pointer.

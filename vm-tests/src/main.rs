@@ -19,6 +19,7 @@ mod lines;
 mod machine;
 mod process;
 mod qmp;
+mod report;
 mod runner;
 mod site;
 mod stage;

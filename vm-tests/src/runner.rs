@@ -68,7 +68,7 @@ fn build_guest() -> Result<PathBuf, String> {
     let target = if Path::new(&sysroot).join("lib/rustlib").join(MUSL).exists() { MUSL } else { GNU };
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--quiet", "--package", "vm-tests", "--target", target])
+        .args(["build", "--quiet", "--package", "vm-tests", "--no-default-features", "--target", target])
         .args(["--config", "profile.dev.strip=true"])
         .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
     process::make(&mut command, Duration::from_secs(600))?;

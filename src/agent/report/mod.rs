@@ -2,6 +2,8 @@
 
 mod medium;
 mod phase;
+#[cfg(test)]
+mod schema;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};

@@ -47,6 +47,8 @@ pub struct ScriptReport {
     pub name: String,
     /// Its first argument: `start` or `stop`.
     pub action: String,
+    /// Milliseconds from the kernel's start to its start.
+    pub start_ms: u64,
     /// Milliseconds that it took.
     pub millis: u64,
     /// How it ended: `exit 0`, `killed by SIGKILL`, the limit that it met, or `not started: ` and why.

@@ -11,6 +11,7 @@ mod payload_fails;
 mod power_button;
 mod prolog_fails;
 mod prolog_hangs;
+mod report_same;
 mod server_late;
 mod sign_states;
 mod three_buses;
@@ -32,6 +33,7 @@ pub const ALL: &[Case] = &[
     power_button::POWER_BUTTON,
     power_button::CTRL_ALT_DEL,
     no_console::CASE,
+    report_same::CASE,
     three_buses::VIRTIO,
     three_buses::SCSI,
     three_buses::IDE,

@@ -1,0 +1,156 @@
+//! Amounts, and foreign text, as people read them.
+
+use super::view::View;
+
+/// Foreign text on one line: what would steer a terminal, or turn the direction of the text around, is shown and not
+/// done. A script's output ends up here, and its reader is root.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => out.push(' '),
+            _ if c.is_control() || turns_text(c) => out.extend(c.escape_unicode()),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// Unicode's marks, embeddings, overrides and isolates of direction.
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `35 ms`, `2.1 s`, `5 min 3 s`, `2 h 10 min`.
+pub fn duration(millis: u64) -> String {
+    let secs = millis / 1000;
+    match millis {
+        0..1000 => format!("{millis} ms"),
+        // Tenths, and none where a whole limit is meant.
+        1000..60_000 if millis.is_multiple_of(1000) => format!("{secs} s"),
+        1000..60_000 => format!("{secs}.{} s", millis % 1000 / 100),
+        60_000..3_600_000 if secs.is_multiple_of(60) => format!("{} min", secs / 60),
+        60_000..3_600_000 => format!("{} min {} s", secs / 60, secs % 60),
+        _ => format!("{} h {} min", secs / 3600, secs / 60 % 60),
+    }
+}
+
+/// `512 bytes`, `12.3 KiB`, `1.5 GiB`.
+pub fn bytes(bytes: u64) -> String {
+    let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|(_, size)| bytes >= *size) {
+        Some((unit, size)) => format!("{}.{} {unit}", bytes / size, bytes % size * 10 / size),
+        None => count(bytes, "byte", "bytes"),
+    }
+}
+
+/// `1 change`, `2 changes`.
+pub fn count(number: u64, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}
+
+/// What the code of a verdict says to a site.
+pub fn meaning(code: u64) -> &'static str {
+    match code / 100 {
+        1 => "the host asked for the end",
+        2 => "the work is done",
+        3 => "there was no work",
+        4 => "the work source refuses this machine",
+        5 => "something that was given is broken: CD, script, image or network",
+        6 => "the work source is wrong everywhere",
+        7 => "a fault in this machine, its payload or its work source",
+        _ => "an unknown code",
+    }
+}
+
+/// Whether that is a fault.
+pub fn is_fault(code: u64) -> bool {
+    code >= 400
+}
+
+/// The context CD in one line: where it was and what, or why there is none.
+pub fn medium(medium: View<'_>) -> String {
+    if !medium.at("device").exists() {
+        let why = [medium.text("why"), medium.text("state"), "none"].into_iter().find(|text| !text.is_empty());
+        return printable(why.unwrap_or_default());
+    }
+    let filesystem = match medium.text("filesystem") {
+        "" => String::new(),
+        name => format!(" ({})", printable(name)),
+    };
+    format!(
+        "{} on /dev/{}{filesystem}, {}, {}",
+        printable(medium.text("volume")),
+        printable(medium.text("device")),
+        count(medium.number("files"), "file", "files"),
+        bytes(medium.number("bytes"))
+    )
+}
+
+/// The signature in one line: its state, and the judge's sentence with key and date.
+pub fn signature(signature: View<'_>) -> String {
+    format!("{}: {}", printable(signature.text("state")), printable(signature.text("why")))
+}
+
+/// Whether the image is as it was, in one line; nothing as long as nobody has looked.
+pub fn image_device(device: View<'_>) -> Option<String> {
+    let name = printable(device.text("device"));
+    let name = if name.is_empty() { "the image's device".to_owned() } else { format!("/dev/{name}") };
+    let written = match device.maybe("sectors_written") {
+        Some(sectors) => format!(", {} written", count(sectors, "sector", "sectors")),
+        None => String::new(),
+    };
+    let hash = match (device.text("sha256_before"), device.text("sha256_after")) {
+        ("", _) | (_, "") => "",
+        (before, after) if before == after => ", its hash at the end is that of the start",
+        _ => ", its hash at the end is another one",
+    };
+    Some(format!("{name} is {}{written}{hash}", if device.flag("unchanged")? { "unchanged" } else { "CHANGED" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn foreign_text_steers_no_terminal() {
+        assert_eq!(printable("a\tb\u{1b}[31m\r\u{9b}"), "a b\\u{1b}[31m\\u{d}\\u{9b}");
+        assert_eq!(printable("\u{202e}txt.exe"), "\\u{202e}txt.exe");
+        assert_eq!(printable("größe 数"), "größe 数");
+    }
+
+    #[test]
+    fn amounts_are_short() {
+        let durations = [0, 999, 1000, 2100, 59_999, 60_000, 303_000, 7_800_000].map(duration);
+        assert_eq!(durations, ["0 ms", "999 ms", "1 s", "2.1 s", "59.9 s", "1 min", "5 min 3 s", "2 h 10 min"]);
+        let sizes = [0, 1, 1023, 12_688, 1 << 20, 3 << 29].map(bytes);
+        assert_eq!(sizes, ["0 bytes", "1 byte", "1023 bytes", "12.3 KiB", "1.0 MiB", "1.5 GiB"]);
+    }
+
+    #[test]
+    fn a_medium_is_told_in_one_line() {
+        let tell = |value| medium(View::new(&value));
+        let found = json!({"device": "vdb", "volume": "CONTEXT", "filesystem": "iso9660", "files": 1, "bytes": 3});
+        assert_eq!(tell(found), "CONTEXT on /dev/vdb (iso9660), 1 file, 3 bytes");
+        assert_eq!(tell(json!({"state": "absent", "why": "absent: 2 drives", "device": null})), "absent: 2 drives");
+        assert_eq!(tell(json!(null)), "none");
+        assert_eq!(
+            signature(View::new(&json!({"state": "bad", "why": "prolog.sh differs"}))),
+            "bad: prolog.sh differs"
+        );
+    }
+
+    #[test]
+    fn an_image_is_changed_or_not_or_nobody_knows() {
+        let tell = |value| image_device(View::new(&value));
+        let unchanged = json!({"device": "vda", "sectors_written": 0, "sha256_before": "a", "sha256_after": "a",
+            "unchanged": true});
+        let wanted = "/dev/vda is unchanged, 0 sectors written, its hash at the end is that of the start";
+        assert_eq!(tell(unchanged).as_deref(), Some(wanted));
+        let changed = json!({"sectors_written": 1, "unchanged": false});
+        assert_eq!(tell(changed).as_deref(), Some("the image's device is CHANGED, 1 sector written"));
+        assert_eq!(tell(json!({"device": "vda", "unchanged": null})), None);
+    }
+}
