@@ -87,6 +87,7 @@ fn search(agent: &mut Agent, deadline: Deadline) -> Result<Look, Fault> {
     // A large CD in a slow drive may take longer to read than a drive takes to appear.
     const READING: Duration = Duration::from_secs(600);
     let mut announced = false;
+    let mut told = String::new();
     loop {
         let Agent { events, devices, policy, .. } = agent;
         let wanted = Wanted {
@@ -103,7 +104,11 @@ fn search(agent: &mut Agent, deadline: Deadline) -> Result<Look, Fault> {
             let why = format!("no answer within {} s", READING.as_secs());
             return Ok(Look { seen: Vec::new(), finding: Finding::Broken(why) });
         };
-        let until = match medium::next(&look.finding, agent.policy.medium.need, deadline.passed()) {
+        let next = medium::next(&look.finding, agent.policy.medium.need, deadline.passed());
+        if next != Next::Decided {
+            tell_wait(&look.finding, agent.policy.medium.wait_secs, &mut told);
+        }
+        let until = match next {
             Next::Decided => return Ok(look),
             Next::LookAgain => deadline.min(Deadline::after(boot::LOOK_AGAIN)),
             Next::WaitForEvent if announced => deadline,
@@ -114,6 +119,19 @@ fn search(agent: &mut Agent, deadline: Deadline) -> Result<Look, Fault> {
             }
         };
         boot::wait_for_devices(agent, until)?;
+    }
+}
+
+/// Says what is waited for, whenever that is something new.
+fn tell_wait(finding: &Finding, secs: u32, told: &mut String) {
+    let what = match finding {
+        Finding::Nothing { summary, .. } => format!("no context CD yet: {summary}; one may come within {secs} s"),
+        Finding::Broken(why) => format!("the context CD cannot be read: {why}; that may pass within {secs} s"),
+        Finding::Found(_) | Finding::Several(_) => return,
+    };
+    if what != *told {
+        log::info!("{what}");
+        *told = what;
     }
 }
 

@@ -13,9 +13,15 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Writes `files` (name and content) as an ISO 9660 volume below `dir`.
 pub fn build(dir: &Path, volume: &str, files: &[(&str, &str)]) -> Result<PathBuf, String> {
+    build_with(dir, volume, &["-R", "-J"], files)
+}
+
+/// The same with other extensions, or none.
+pub fn build_with(dir: &Path, volume: &str, extensions: &[&str], files: &[(&str, &str)]) -> Result<PathBuf, String> {
     let (tree, image) = lay_out(dir, volume, files)?;
     let mut xorriso = Command::new("xorriso");
-    xorriso.args(["-report_about", "SORRY", "-as", "mkisofs", "-quiet", "-R", "-J", "-V", volume, "-o"]);
+    xorriso.args(["-report_about", "SORRY", "-as", "mkisofs", "-quiet"]);
+    xorriso.args(extensions).args(["-V", volume, "-o"]);
     process::make(xorriso.arg(&image).arg(&tree), LIMIT)?;
     Ok(image)
 }
@@ -56,6 +62,15 @@ impl Key {
         sign.args(["cd", "sign", "--image", image, "--expires", expires, "--key"]);
         process::make(sign.arg(self.path.with_extension("key")).arg(cd), LIMIT)
     }
+}
+
+/// Unpacks an image of the fixtures, for file systems that nothing on a usual host makes.
+pub fn fixture(dir: &Path, name: &str) -> Result<PathBuf, String> {
+    let packed = dir.join(format!("{name}.gz"));
+    let fixture = format!("tests/fixtures/media/{name}.gz");
+    fs::copy(&fixture, &packed).map_err(|error| format!("{fixture}: {error}"))?;
+    process::make(Command::new("gzip").arg("-d").arg(&packed), LIMIT)?;
+    Ok(dir.join(name))
 }
 
 fn lay_out(dir: &Path, volume: &str, files: &[(&str, &str)]) -> Result<(PathBuf, PathBuf), String> {

@@ -114,6 +114,11 @@ pub struct Running {
 impl Running {
     /// Has QEMU do what only a host can do.
     pub fn host_does(&self, command: &str) -> Result<(), String> {
+        qmp::run(&self.monitor, command).map(drop)
+    }
+
+    /// Asks QEMU.
+    pub fn host_says(&self, command: &str) -> Result<String, String> {
         qmp::run(&self.monitor, command)
     }
 
@@ -217,6 +222,28 @@ impl Ended {
     /// The report, without what the schema says may differ from boot to boot.
     pub fn steady_report(&self) -> Result<Value, String> {
         report::steady(&self.report)
+    }
+
+    /// A number of the report, by its JSON pointer.
+    pub fn number(&self, pointer: &str) -> Result<u64, String> {
+        let found = self.report.pointer(pointer).and_then(Value::as_u64);
+        found.ok_or_else(|| format!("expected a number at {pointer} of the report"))
+    }
+
+    /// Checks how a text of the report begins.
+    pub fn expect_report_start(&self, pointer: &str, start: &str) -> Result<(), String> {
+        let found = self.report.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        if found.starts_with(start) {
+            return Ok(());
+        }
+        Err(format!("expected {start:?}... at {pointer} of the report, got {found:?}"))
+    }
+
+    /// Milliseconds of a phase.
+    pub fn millis(&self, name: &str) -> Result<u64, String> {
+        let phases = self.report["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let found = phases.iter().find(|phase| phase["name"] == name).and_then(|phase| phase["millis"].as_u64());
+        found.ok_or_else(|| format!("expected phase {name} in the report"))
     }
 
     /// Checks one value of the report, by its JSON pointer.

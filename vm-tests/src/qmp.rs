@@ -13,17 +13,18 @@ pub const POWER_BUTTON: &str = r#"{"execute": "system_powerdown"}"#;
 pub const CTRL_ALT_DEL: &str = r#"{"execute": "send-key", "arguments": {"keys": [
     {"type": "qcode", "data": "ctrl"}, {"type": "qcode", "data": "alt"}, {"type": "qcode", "data": "delete"}]}}"#;
 
-/// Has the monitor at `socket` carry out a command.
-pub fn run(socket: &Path, command: &str) -> Result<(), String> {
+/// Has the monitor at `socket` carry out a command; returns its answer.
+pub fn run(socket: &Path, command: &str) -> Result<String, String> {
     talk(socket, command).map_err(|error| format!("QMP at {}: {error}", socket.display()))
 }
 
-fn talk(socket: &Path, command: &str) -> Result<(), String> {
+fn talk(socket: &Path, command: &str) -> Result<String, String> {
     let io = |error: std::io::Error| error.to_string();
     let stream = UnixStream::connect(socket).map_err(io)?;
     stream.set_read_timeout(Some(LIMIT)).map_err(io)?;
     let mut lines = BufReader::new(stream.try_clone().map_err(io)?).lines();
     lines.next().ok_or("no greeting")?.map_err(io)?;
+    let mut last = String::new();
     for command in [r#"{"execute": "qmp_capabilities"}"#, command] {
         writeln!(&stream, "{command}").map_err(io)?;
         // Events may come in between.
@@ -32,6 +33,7 @@ fn talk(socket: &Path, command: &str) -> Result<(), String> {
         if !answer.contains("\"return\"") {
             return Err(format!("{command}: {answer}"));
         }
+        last = answer;
     }
-    Ok(())
+    Ok(last)
 }

@@ -5,6 +5,12 @@ mod bad_context;
 mod bad_image;
 mod daemon;
 mod dhcp_silent;
+mod medium_absent;
+mod medium_faults;
+mod medium_kinds;
+mod medium_late;
+mod medium_secret;
+mod medium_unsigned;
 mod no_cd;
 mod no_console;
 mod payload_fails;
@@ -37,6 +43,31 @@ pub const ALL: &[Case] = &[
     three_buses::VIRTIO,
     three_buses::SCSI,
     three_buses::IDE,
+    medium_late::INSERTED,
+    medium_late::DRIVE_PLUGGED,
+    medium_late::DISK_PLUGGED,
+    medium_faults::SLOW,
+    medium_faults::PASSING,
+    medium_faults::BAD_SECTOR,
+    medium_secret::CANARY,
+    medium_secret::EJECT,
+    medium_secret::NO_TRAY,
+    medium_secret::MISSING,
+    medium_faults::WRONG_MAGIC,
+    medium_faults::SHORT,
+    medium_faults::UNKNOWN_DISK,
+    medium_faults::TOO_LARGE,
+    medium_absent::EMPTY,
+    medium_absent::EMPTY_DRIVES,
+    medium_absent::EMPTY_REQUIRED,
+    medium_absent::WRITABLE,
+    medium_absent::NOCLOUD,
+    medium_kinds::VFAT,
+    medium_kinds::UDF,
+    medium_kinds::PLAIN,
+    medium_kinds::JOLIET,
+    medium_unsigned::REQUIRED,
+    medium_unsigned::WARNED,
     prolog_fails::CASE,
     no_cd::OPTIONAL,
     no_cd::REQUIRED,

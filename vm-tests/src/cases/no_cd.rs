@@ -16,6 +16,6 @@ pub const REQUIRED: Case =
 fn boot(stage: &Stage, need: &str, end: &str, network: Option<&str>) -> Result<(), String> {
     let ended = stage.tiny(&policy_with(json!({"medium": {"need": need, "wait_secs": 2}})))?.run()?;
     ended.expect_end(end)?;
-    ended.expect_report("/medium", json!(null))?;
+    ended.expect_report("/medium/state", "absent")?;
     ended.expect_phase("network", network)
 }

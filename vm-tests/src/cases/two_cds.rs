@@ -13,6 +13,7 @@ fn host(stage: &Stage) -> Result<(), String> {
     let machine = stage.tiny(&policy())?.cd(&first).qemu(["-drive", &drive, "-device", "virtio-blk-pci,drive=other"]);
     let ended = machine.run()?;
     ended.expect_end("500 more than one context CD: /dev/vda (CONTEXT), /dev/vdb (OTHER)")?;
+    ended.expect_report("/medium/state", "several")?;
     ended.expect_phase("prolog", None)?;
     ended.expect_no_console(" runs")
 }
