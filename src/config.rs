@@ -25,7 +25,8 @@ pub fn parse<T: DeserializeOwned>(file: &str, text: &[u8]) -> Result<T, ConfigEr
     let mut json = serde_json::Deserializer::from_slice(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
-        let key = if path == "." { String::new() } else { format!("{path}: ") };
+        // "?" is where no key was read yet.
+        let key = if path == "." || path == "?" { String::new() } else { format!("{path}: ") };
         locate(file, key, error.inner())
     })?;
     json.end().map_err(|error| locate(file, String::new(), &error))?;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ctxinit::tool::{cd, timeline, token_server};
+use ctxinit::tool::{cd, report, token_server};
 
 /// Tools for builders of images and for sites that run them
 #[derive(Parser)]
@@ -23,12 +23,12 @@ enum Command {
     Cd(cd::Cd),
     /// Serve token pools (ToPoS 4.1) from a directory, until SIGTERM
     TokenServer(token_server::Options),
-    /// Show the phases of a boot as a table, and draw them
-    Timeline(timeline::Timeline),
+    /// Show the report of a machine as a table, or make a page of it
+    Report(report::Options),
 }
 
 const EXAMPLES: &str = "\
-Examples: a context CD, plain and signed; a pool of three tokens, and what a machine asks of it; a picture of a boot
+Examples: a context CD, plain and signed; a pool of three tokens, and what a machine asks of it; a page about a boot
   ctxtool cd build my-site/ -o my-site.iso
   ctxtool cd keygen -o my-key
   ctxtool cd build my-site/ -o my-site.iso --sign my-key.key --image any --expires 90days
@@ -37,7 +37,7 @@ Examples: a context CD, plain and signed; a pool of three tokens, and what a mac
   printf 'one\\ntwo\\nthree\\n' | curl -H 'Content-Type: text/plain' --data-binary @- \\
       http://127.0.0.1:8080/4.1/pools/demo/tokens/
   curl -i -H 'Accept: text/plain' 'http://127.0.0.1:8080/4.1/pools/demo/nextToken?timeout=300'
-  ctxtool timeline report.json -o timeline.svg";
+  ctxtool report report.json -o report.html";
 
 fn main() -> ExitCode {
     run(Cli::parse().command).unwrap_or_else(|error| {
@@ -55,7 +55,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
             writeln!(out, "{}", outcome.text)?;
             return Ok(ExitCode::from(outcome.code));
         }
-        Command::Timeline(options) => out.write_all(timeline::run(&options)?.as_bytes())?,
+        Command::Report(options) => out.write_all(report::run(&options)?.as_bytes())?,
         Command::TokenServer(options) => {
             drop(out);
             token_server::run(&options)?;

@@ -172,7 +172,8 @@ mod tests {
     #[test]
     fn states_have_codes_of_their_own() {
         let wait = Options { wait: true, timeout: Some(0), ..Options::default() };
-        let states: [(&[(&str, &str)], Option<u16>, i32, i32); 12] = [
+        type State = (&'static [(&'static str, &'static str)], Option<u16>, i32, i32);
+        let states: [State; 12] = [
             (&[], None, OK, 4),
             (&[("prolog", "ok")], None, OK, 4),
             (&[("prolog", "failed")], None, FAULT, 4),

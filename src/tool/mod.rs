@@ -1,5 +1,5 @@
 //! What `ctxtool` does, on the builder's and the site's side; nothing of it is in the guest's program.
 
 pub mod cd;
-pub mod timeline;
+pub mod report;
 pub mod token_server;
