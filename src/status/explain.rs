@@ -7,12 +7,22 @@ use super::words::{bytes, count, duration, printable, signature};
 pub struct Explained<'a> {
     /// Why it ran, for how long, and what came of it.
     pub sentences: Vec<String>,
-    /// Each script of it, with what is said of it.
-    pub scripts: Vec<(View<'a>, Vec<String>)>,
+    /// Each script of it.
+    pub scripts: Vec<Script<'a>>,
     /// What was changed, where anything could be.
     pub changes: Vec<String>,
     /// What followed from a failure.
     pub after: Option<String>,
+}
+
+/// What there is to say of one run of a script.
+pub struct Script<'a> {
+    /// As the report has it.
+    pub report: View<'a>,
+    /// `prolog.sh start: exit 0 (35 ms)`.
+    pub headline: String,
+    /// What it used and left.
+    pub sentences: Vec<String>,
 }
 
 /// Explains the phase; `next` is the one that came after it.
@@ -32,7 +42,7 @@ pub fn phase<'a>(report: View<'_>, phase: View<'a>, next: Option<View<'_>>) -> E
         count(spent.number("forks"), "process", "processes"),
         duration(spent.number("cpu_ms"))
     ));
-    let scripts = phase.list("scripts").map(|one| (one, script(one))).collect();
+    let scripts = phase.list("scripts").map(script).collect();
     Explained { sentences, scripts, changes: changes(phase), after: after(phase, next) }
 }
 
@@ -77,18 +87,14 @@ fn medium(medium: View<'_>) -> Vec<String> {
     sentences
 }
 
-/// What there is to say of one run of a script.
-fn script(script: View<'_>) -> Vec<String> {
+fn script(script: View<'_>) -> Script<'_> {
     let [name, action, end] = ["name", "action", "end"].map(|key| printable(script.text(key)));
+    let headline = format!("{name} {action}: {end} ({})", duration(script.number("millis")));
     let memory = match script.number("memory_kib") {
         0 => String::new(),
         kib => format!(" and at most {} of memory", bytes(kib * 1024)),
     };
-    let mut sentences = vec![format!(
-        "{name} {action}: {end} after {}; it used {} of CPU time{memory}.",
-        duration(script.number("millis")),
-        duration(script.number("cpu_ms"))
-    )];
+    let mut sentences = vec![format!("It used {} of CPU time{memory}.", duration(script.number("cpu_ms")))];
     let left: Vec<String> = script.lines("left_running").map(printable).collect();
     if !left.is_empty() {
         let what = count(left.len() as u64, "process", "processes");
@@ -98,7 +104,7 @@ fn script(script: View<'_>) -> Vec<String> {
         let lost = bytes(script.number("output_dropped"));
         sentences.push(format!("It wrote more than it may: {lost} of its output are lost."));
     }
-    sentences
+    Script { report: script, headline, sentences }
 }
 
 /// Nothing for a phase without scripts in which nothing changed, as nobody expects it to.
@@ -174,9 +180,10 @@ pub fn text<'n>(report: View<'_>, only: Option<&str>, names: &[&'n str]) -> Resu
 
 fn lines(phase: View<'_>, told: &Explained<'_>) -> String {
     let mut lines: Vec<String> = told.sentences.clone();
-    for (script, sentences) in &told.scripts {
-        lines.extend(sentences.iter().cloned());
-        let tail: Vec<String> = script.lines("tail").map(|line| format!("  | {}", printable(line))).collect();
+    for script in &told.scripts {
+        lines.push(format!("{}.", script.headline));
+        lines.extend(script.sentences.iter().cloned());
+        let tail: Vec<String> = script.report.lines("tail").map(|line| format!("  | {}", printable(line))).collect();
         if !tail.is_empty() {
             lines.push("Its last lines were:".to_owned());
             lines.extend(tail);
@@ -216,7 +223,8 @@ epilog: failed
   It began 4.9 s after the kernel's start and took 3.0 s of the 3 s that it might take.
   It failed: epilog.sh: ran into its deadline and was killed with all that it started; last line: mounting /cvmfs/atlas.cern.ch.
   Meanwhile the whole machine made 57 processes and used 900 ms of CPU time.
-  epilog.sh start: ran into its deadline and was killed with all that it started after 3.0 s; it used 812 ms of CPU time and at most 20.0 MiB of memory.
+  epilog.sh start: ran into its deadline and was killed with all that it started (3.0 s).
+  It used 812 ms of CPU time and at most 20.0 MiB of memory.
   It wrote more than it may: 20.0 KiB of its output are lost.
   Its last lines were:
     | starting the batch client

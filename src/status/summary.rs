@@ -49,12 +49,12 @@ fn head(report: View<'_>, paint: Paint) -> Vec<String> {
             "" => String::new(),
             name => format!(", {name}"),
         };
-        let line = format!("image    {} version {}{endorser}", image.text("uuid"), image.text("version"));
+        let line = format!("booted   {} version {}{endorser}", image.text("uuid"), image.text("version"));
         lines.push(printable(&line));
     }
     let medium = report.at("medium");
     if medium.exists() {
-        lines.push(format!("medium   {}", words::medium(medium)));
+        lines.push(format!("context  {}", words::medium(medium)));
     }
     let signature = medium.at("signature");
     if signature.exists() {
@@ -84,7 +84,7 @@ fn of_script(script: View<'_>, paint: Paint) -> Vec<String> {
     let mut lines = Vec::new();
     if script.script_failed() {
         let end = paint.paint(RED, printable(script.text("end")));
-        lines.push(format!("{INDENT}{name}: {end} after {}", duration(script.number("millis"))));
+        lines.push(format!("{INDENT}{name}: {end} ({})", duration(script.number("millis"))));
         lines.extend(script.lines("tail").map(|line| format!("{INDENT}| {}", printable(line))));
     }
     let left: Vec<String> = script.lines("left_running").map(printable).collect();
@@ -195,7 +195,7 @@ mod tests {
 phase    outcome       start       took  note
 early    ok           702 ms       9 ms  ctxinit 0.1.0
 prolog   failed       900 ms      35 ms  prolog.sh: exit 7
-         prolog.sh start: exit 7 after 30 ms
+         prolog.sh start: exit 7 (30 ms)
          | no disk
          prolog.sh start left running: d (1), e (2)
          2 files changed, 1 violation
@@ -215,8 +215,8 @@ end      500 no CD
     fn machine_medium_disk_and_log_are_told_where_they_are_known() {
         let text = summary(View::new(&everything()), false, false);
         for line in [
-            "image    6b0a2b0e-8f8b-4d3e-b8c4-19f2a1f0f9a1 version 2.4.1, biomed VO, ops@biomed.example",
-            "medium   CONTEXT on /dev/vdb (iso9660), 5 files, 12.3 KiB",
+            "booted   6b0a2b0e-8f8b-4d3e-b8c4-19f2a1f0f9a1 version 2.4.1, biomed VO, ops@biomed.example",
+            "context  CONTEXT on /dev/vdb (iso9660), 5 files, 12.3 KiB",
             "         signature good: signed by RWT3nV9c for this image, until 2027-01-01T00:00:00Z",
             "disk     /dev/vda is unchanged, 0 sectors written, its hash at the end is that of the start",
             "log      120 records delivered, 2 not",

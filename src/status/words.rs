@@ -31,6 +31,7 @@ pub fn duration(millis: u64) -> String {
         1000..60_000 => format!("{secs}.{} s", millis % 1000 / 100),
         60_000..3_600_000 if secs.is_multiple_of(60) => format!("{} min", secs / 60),
         60_000..3_600_000 => format!("{} min {} s", secs / 60, secs % 60),
+        _ if secs / 60 % 60 == 0 => format!("{} h", secs / 3600),
         _ => format!("{} h {} min", secs / 3600, secs / 60 % 60),
     }
 }
@@ -71,8 +72,12 @@ pub fn is_fault(code: u64) -> bool {
 /// The context CD in one line: where it was and what, or why there is none.
 pub fn medium(medium: View<'_>) -> String {
     if !medium.at("device").exists() {
-        let why = [medium.text("why"), medium.text("state"), "none"].into_iter().find(|text| !text.is_empty());
-        return printable(why.unwrap_or_default());
+        return match (medium.text("state"), medium.text("why")) {
+            ("", "") => "none".to_owned(),
+            (state, why) if state.is_empty() || why.starts_with(state) => printable(why),
+            (state, "") => printable(state),
+            (state, why) => printable(&format!("{state}: {why}")),
+        };
     }
     let filesystem = match medium.text("filesystem") {
         "" => String::new(),
@@ -123,8 +128,8 @@ mod tests {
 
     #[test]
     fn amounts_are_short() {
-        let durations = [0, 999, 1000, 2100, 59_999, 60_000, 303_000, 7_800_000].map(duration);
-        assert_eq!(durations, ["0 ms", "999 ms", "1 s", "2.1 s", "59.9 s", "1 min", "5 min 3 s", "2 h 10 min"]);
+        let durations = [0, 999, 1000, 2100, 59_999, 60_000, 303_000, 7_200_000, 7_800_000].map(duration);
+        assert_eq!(durations, ["0 ms", "999 ms", "1 s", "2.1 s", "59.9 s", "1 min", "5 min 3 s", "2 h", "2 h 10 min"]);
         let sizes = [0, 1, 1023, 12_688, 1 << 20, 3 << 29].map(bytes);
         assert_eq!(sizes, ["0 bytes", "1 byte", "1023 bytes", "12.3 KiB", "1.0 MiB", "1.5 GiB"]);
     }
@@ -134,7 +139,9 @@ mod tests {
         let tell = |value| medium(View::new(&value));
         let found = json!({"device": "vdb", "volume": "CONTEXT", "filesystem": "iso9660", "files": 1, "bytes": 3});
         assert_eq!(tell(found), "CONTEXT on /dev/vdb (iso9660), 1 file, 3 bytes");
-        assert_eq!(tell(json!({"state": "absent", "why": "absent: 2 drives", "device": null})), "absent: 2 drives");
+        assert_eq!(tell(json!({"state": "absent", "why": "2 drives", "device": null})), "absent: 2 drives");
+        assert_eq!(tell(json!({"state": "absent", "why": "absent: 2 drives"})), "absent: 2 drives");
+        assert_eq!(tell(json!({"state": "absent"})), "absent");
         assert_eq!(tell(json!(null)), "none");
         assert_eq!(
             signature(View::new(&json!({"state": "bad", "why": "prolog.sh differs"}))),

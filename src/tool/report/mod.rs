@@ -83,7 +83,7 @@ pub fn run(options: &Options) -> Result<String, ReportError> {
     };
     let page = page::page(report);
     fs::write(output, &page).map_err(at(output))?;
-    Ok(format!("{}: {} of report\n", output.display(), status::words::bytes(page.len() as u64)))
+    Ok(format!("{}: written, {}\n", output.display(), status::words::bytes(page.len() as u64)))
 }
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ mod tests {
         let [report, output] = ["r.json", "r.html"].map(|name| dir.path().join(name));
         fs::write(&report, r#"{"version": 1, "phases": []}"#).unwrap();
         let said = run(&Options { report, output: Some(output.clone()) }).unwrap();
-        assert!(said.starts_with(&output.display().to_string()) && said.ends_with(" KiB of report\n"), "{said}");
+        assert!(said.starts_with(&output.display().to_string()) && said.ends_with(" KiB\n"), "{said}");
         assert!(fs::read_to_string(output).unwrap().starts_with("<!doctype html>"));
     }
 }

@@ -117,7 +117,8 @@ fn problems(html: &mut Html, report: View<'_>) {
     for phase in report.list("phases") {
         let name = phase.text("name");
         let link = format!("<a href=\"#phase-{}\">{}</a>", anchor(name), escape(name));
-        if phase.text("outcome") == "failed" {
+        // The script that failed it says more.
+        if phase.text("outcome") == "failed" && !phase.list("scripts").any(View::script_failed) {
             items.add(format_args!("<li><strong>{link} failed</strong>: {}</li>\n", escape(phase.text("note"))));
         }
         for script in phase.list("scripts").filter(|script| script.script_failed()) {
@@ -128,9 +129,12 @@ fn problems(html: &mut Html, report: View<'_>) {
         }
         let bad = phase.violations().count() as u64;
         if bad > 0 {
-            let back = phase.violations().filter(|change| change.flag("reverted") == Some(true)).count();
             let what = count(bad, "change that the image does not allow", "changes that the image does not allow");
-            items.add(format_args!("<li><strong>{what}</strong> in {link}; {back} put back</li>\n"));
+            let back = match phase.violations().filter(|change| change.flag("reverted") == Some(true)).count() {
+                0 => "not put back".to_owned(),
+                back => format!("{back} put back"),
+            };
+            items.add(format_args!("<li><strong>{what}</strong> in {link}; {back}</li>\n"));
         }
     }
     let bad = report.list("tokens").filter(|token| token.text("fate") != "completed").count() as u64;
@@ -173,8 +177,8 @@ fn phase(html: &mut Html, report: View<'_>, phase: View<'_>, next: Option<View<'
     for sentence in &told.sentences {
         html.add(format_args!("<p>{}</p>\n", escape(sentence)));
     }
-    for (script, sentences) in &told.scripts {
-        self::script(html, *script, sentences);
+    for script in &told.scripts {
+        self::script(html, script);
     }
     if !told.changes.is_empty() {
         html.add("<h3>Changes</h3>\n");
@@ -187,12 +191,11 @@ fn phase(html: &mut Html, report: View<'_>, phase: View<'_>, next: Option<View<'
     html.add("</div>\n</details>\n");
 }
 
-fn script(html: &mut Html, script: View<'_>, sentences: &[String]) {
-    let [name, action, end] = ["name", "action", "end"].map(|key| escape(script.text(key)));
-    let class = if script.script_failed() { "bad" } else { "good" };
-    html.add(format_args!("<h3>{name} {action}: <span class=\"{class}\">{end}</span></h3>\n"));
-    html.add(format_args!("<p>{}</p>\n", escape(&sentences.join(" "))));
-    html.lines(script.lines("tail"));
+fn script(html: &mut Html, script: &explain::Script<'_>) {
+    let class = if script.report.script_failed() { " class=\"bad\"" } else { "" };
+    html.add(format_args!("<h3{class}>{}</h3>\n", escape(&script.headline)));
+    html.add(format_args!("<p>{}</p>\n", escape(&script.sentences.join(" "))));
+    html.lines(script.report.lines("tail"));
 }
 
 /// Violations first.
@@ -220,8 +223,8 @@ fn changes(html: &mut Html, phase: View<'_>) {
         };
         let short: String = sha256.chars().take(HASH).collect();
         html.add(format_args!(
-            "<tr{class}><td><code>{path}</code>{why}</td><td>{kind}</td><td class=\"number wide\">{}</td>\
-             <td class=\"wide\"><code title=\"{sha256}\">{short}</code></td></tr>\n",
+            "<tr{class}><td><code>{path}</code>{why}</td><td class=\"short\">{kind}</td><td class=\"number wide\">{}</td>\
+             <td class=\"short wide\"><code title=\"{sha256}\">{short}</code></td></tr>\n",
             bytes(change.number("size"))
         ));
     }
@@ -355,7 +358,7 @@ mod tests {
         let at = |words: &str| page.find(words).unwrap_or_else(|| panic!("{words}"));
         assert!(at("What went wrong") < at("<svg") && at("<svg") < at("id=\"phases\""));
         for words in [
-            "<li><strong><a href=\"#phase-epilog\">epilog</a> failed</strong>: epilog.sh: ran into its deadline",
+            "<li><strong>epilog.sh start</strong> in <a href=\"#phase-epilog\">epilog</a>: ran into its deadline",
             "<li><strong>prolog.sh stop</strong> in <a href=\"#phase-end\">end</a>: killed by SIGSEGV<pre>bye</pre>",
             "<li><strong>1 change that the image does not allow</strong> in <a href=\"#phase-prolog\">prolog</a>; 1 put back</li>",
             "<li><strong>2 tokens not completed</strong>",
@@ -369,6 +372,13 @@ mod tests {
         }
         // The violation stands above what is allowed.
         assert!(at("a-tool-with-quite") < at("<code>/etc/rsyslog.d/site.conf"));
+    }
+
+    #[test]
+    fn a_phase_that_failed_without_a_script_is_told_of() {
+        let report = json!({"version": 1, "phases": [{"name": "network", "outcome": "failed", "note": "no <answer>"}]});
+        let wanted = "<li><strong><a href=\"#phase-network\">network</a> failed</strong>: no &lt;answer&gt;</li>";
+        assert!(page(View::new(&report)).contains(wanted));
     }
 
     #[test]

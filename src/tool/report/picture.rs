@@ -11,7 +11,7 @@ const LANE: usize = 34;
 /// Pixels above the first lane, for the axis.
 const TOP: usize = 24;
 /// Percent; even the shortest is seen.
-const THINNEST: f64 = 0.15;
+const THINNEST: f64 = 0.3;
 /// Characters of a label: what fits beside the time on a phone.
 const LABEL: usize = 28;
 
@@ -74,7 +74,8 @@ fn lanes_of(report: View<'_>, phase: View<'_>) -> Vec<Lane> {
     let bars = match (name, outcome) {
         (_, "skipped") => Vec::new(),
         (_, "failed") => vec![bar("failed", from, to)],
-        // Waiting for the CD, then reading it.
+        // Waiting for the CD, then reading it; without one, only waiting.
+        ("medium", _) if !report.at("medium").at("device").exists() => vec![bar("wait", from, to)],
         ("medium", _) => match report.at("medium").maybe("read_ms") {
             Some(read) => {
                 let reading = to.saturating_sub(read).max(from);
@@ -215,7 +216,7 @@ mod tests {
             {"name": "logging", "start_ms": 1500, "millis": 0, "outcome": "skipped", "note": ""},
             {"name": "work", "start_ms": 1500, "millis": 400, "outcome": "ok", "note": ""},
             {"name": "end", "start_ms": 1900, "millis": 100, "outcome": "ok", "note": ""}],
-            "medium": {"read_ms": 100},
+            "medium": {"device": "vdb", "read_ms": 100},
             "tokens": [{"id": "7", "start_ms": 1600, "millis": 100, "fate": "completed"},
                 {"id": "8", "start_ms": 1750, "millis": 0, "fate": "lost"}]})
     }
@@ -231,12 +232,15 @@ mod tests {
             "class=\"ran\" x=\"65.00%\" y=\"111\" width=\"5.00%\"",
             "class=\"failed\" x=\"72.50%\" y=\"179\" width=\"2.50%\"",
             "class=\"token\" x=\"80.00%\" y=\"281\" width=\"5.00%\"",
-            "class=\"failed token-bar\" x=\"87.50%\" y=\"281\" width=\"0.15%\"",
+            "class=\"failed token-bar\" x=\"87.50%\" y=\"281\" width=\"0.30%\"",
             "class=\"limit\" x1=\"65.00%\" y1=\"107\"",
         ] {
             assert!(svg.contains(bar), "{bar}\nis not in\n{svg}");
         }
         assert_eq!(svg.matches("class=\"limit\"").count(), 1);
+        let mut without = report();
+        without["medium"]["device"] = Value::Null;
+        assert!(pictures(View::new(&without)).contains("class=\"wait\" x=\"50.00%\" y=\"111\" width=\"20.00%\""));
         assert!(svg.contains(">1 of 2 completed</text>") && svg.contains(">skipped</text>"), "{svg}");
         assert!(svg.contains("medium ok: &lt;b&gt;") && !svg.contains("<b>"), "{svg}");
     }
@@ -248,7 +252,7 @@ mod tests {
         let svg = pictures(View::new(&report));
         let (boot, work) = svg.split_once("</svg>").unwrap();
         assert!(boot.contains("aria-label=\"The boot: kernel, early") && !boot.contains("tokens"), "{boot}");
-        assert!(work.contains("aria-label=\"Work and end: work, \u{21b3} tokens, end in 1 h 0 min"), "{work}");
+        assert!(work.contains("aria-label=\"Work and end: work, \u{21b3} tokens, end in 1 h"), "{work}");
         assert!(pictures(View::new(&json!({"phases": []}))).contains("The boot"));
     }
 

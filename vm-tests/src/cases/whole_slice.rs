@@ -38,6 +38,7 @@ grep -qx 'nameserver 10.0.2.3' /etc/resolv.conf || { echo "no name server"; exit
 [ "$(cat /proc/sys/kernel/hostname)" = slice ] || { echo "not the name that DHCP gave"; exit 1; }
 ctxinit status | grep -q '^prolog  *ok ' || { echo "ctxinit status does not know the prolog"; exit 1; }
 ctxinit status --wait --timeout 0 >/dev/null; [ $? = 4 ] || { echo "the boot is over before its epilog"; exit 1; }
+ctxinit explain prolog | grep -q '^  It ran because prolog.sh is on the context CD' || { echo "not explained"; exit 1; }
 ctxinit status --json | grep -q '"boot_id"' || { echo "no report"; exit 1; }
 echo "RESULT whole-slice-epilog ok"
 "#;
