@@ -19,7 +19,7 @@ pub struct Left {
     /// `epilog.sh start`.
     by: String,
     cgroup: Cgroup,
-    /// Processes killed for lack of memory before the script's own end.
+    /// The kernel's count at the script's own end.
     oom_kills: u64,
 }
 
@@ -36,7 +36,7 @@ pub fn end(agent: &mut Agent) {
     for Left { by, cgroup, oom_kills } in &left {
         let kills = cgroup.usage().oom_kills.saturating_sub(*oom_kills);
         if kills > 0 {
-            log::warn!("left running by {by}: {kills} killed, as they ran out of memory");
+            log::warn!("left running by {by}: ran out of memory and was killed (oom_kill {kills})");
         }
     }
     left.retain(|each| is_populated(&each.cgroup));

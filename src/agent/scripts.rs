@@ -220,8 +220,8 @@ impl Run {
 fn in_words(end: End, limits: Limits, used: Usage) -> String {
     let end = match end {
         End::Exited(exit) if used.oom_kills > 0 && !exit.success() => {
-            let (mib, kills) = (limits.memory / MIB, used.oom_kills);
-            format!("ran out of its {mib} MiB of memory, {} killed", counted(kills, "process"))
+            // The kernel's own counter, by its name: it counts the first victim of a group twice.
+            format!("ran out of its {} MiB of memory and was killed (oom_kill {})", limits.memory / MIB, used.oom_kills)
         }
         End::Exited(exit) => exit.to_string(),
         End::Deadline(true) => "ran into its deadline and was killed with all that it started".to_owned(),
@@ -306,8 +306,7 @@ mod tests {
         let cases = [
             (End::Exited(Exit::Code(3)), Usage::default(), "exit 3"),
             (killed, Usage::default(), "killed by SIGKILL"),
-            (killed, oom, "ran out of its 64 MiB of memory, 3 processes killed"),
-            (killed, Usage { oom_kills: 1, ..oom }, "ran out of its 64 MiB of memory, 1 process killed"),
+            (killed, oom, "ran out of its 64 MiB of memory and was killed (oom_kill 3)"),
             // A process of its own cgroup inside: the script has lived to see it.
             (End::Exited(Exit::Code(0)), oom, "exit 0"),
             (End::Exited(Exit::Code(2)), bomb, "exit 2, after it wanted more than its 512 processes"),
