@@ -366,7 +366,7 @@ mod tests {
             "<details id=\"phase-network\">",
             "<strong class=\"bad\">not allowed</strong>: not in site_writable; still there",
             "<span class=\"good\">/dev/vda is unchanged, 0 sectors written",
-            "<span class=\"good\">good, made with site NIKHEF 2026",
+            "<span class=\"good\">good: signed by RWT3nV9c",
         ] {
             at(words);
         }
