@@ -31,7 +31,7 @@ pub fn duration(millis: u64) -> String {
         1000..60_000 => format!("{secs}.{} s", millis % 1000 / 100),
         60_000..3_600_000 if secs.is_multiple_of(60) => format!("{} min", secs / 60),
         60_000..3_600_000 => format!("{} min {} s", secs / 60, secs % 60),
-        _ if secs / 60 % 60 == 0 => format!("{} h", secs / 3600),
+        _ if (secs / 60).is_multiple_of(60) => format!("{} h", secs / 3600),
         _ => format!("{} h {} min", secs / 3600, secs / 60 % 60),
     }
 }

@@ -11,7 +11,7 @@ use crate::stage::CTXTOOL;
 /// For xorriso on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Writes `files` (name and content) as an ISO 9660 volume below `dir`.
+/// Writes `files` (path and content) as an ISO 9660 volume below `dir`.
 pub fn build(dir: &Path, volume: &str, files: &[(&str, &str)]) -> Result<PathBuf, String> {
     build_with(dir, volume, &["-R", "-J"], files)
 }
@@ -77,7 +77,9 @@ fn lay_out(dir: &Path, volume: &str, files: &[(&str, &str)]) -> Result<(PathBuf,
     let tree = dir.join(volume);
     fs::create_dir_all(&tree).map_err(|error| format!("{}: {error}", tree.display()))?;
     for (name, content) in files {
-        fs::write(tree.join(name), content).map_err(|error| format!("{name}: {error}"))?;
+        let path = tree.join(name);
+        let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+        made.and_then(|()| fs::write(path, content)).map_err(|error| format!("{name}: {error}"))?;
     }
     Ok((tree, dir.join(format!("{volume}.iso"))))
 }

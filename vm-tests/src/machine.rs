@@ -241,9 +241,24 @@ impl Ended {
 
     /// Milliseconds of a phase.
     pub fn millis(&self, name: &str) -> Result<u64, String> {
+        self.in_phase(name, "/millis").as_u64().ok_or_else(|| format!("expected phase {name} in the report"))
+    }
+
+    /// A value in a phase's part of the report, by its JSON pointer; null if there is none.
+    pub fn in_phase(&self, name: &str, pointer: &str) -> &Value {
         let phases = self.report["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let found = phases.iter().find(|phase| phase["name"] == name).and_then(|phase| phase["millis"].as_u64());
-        found.ok_or_else(|| format!("expected phase {name} in the report"))
+        let phase = phases.iter().find(|phase| phase["name"] == name);
+        phase.and_then(|phase| phase.pointer(pointer)).unwrap_or(&Value::Null)
+    }
+
+    /// Checks such a value.
+    pub fn expect_in_phase(&self, name: &str, pointer: &str, expected: impl Into<Value>) -> Result<(), String> {
+        let (expected, found) = (expected.into(), self.in_phase(name, pointer));
+        if *found == expected {
+            Ok(())
+        } else {
+            Err(format!("expected {expected} at {pointer} of phase {name}, got {found}"))
+        }
     }
 
     /// Checks one value of the report, by its JSON pointer.

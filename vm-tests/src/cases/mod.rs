@@ -11,6 +11,7 @@ mod medium_kinds;
 mod medium_late;
 mod medium_secret;
 mod medium_unsigned;
+mod hooks_order;
 mod no_cd;
 mod no_console;
 mod payload_fails;
@@ -18,6 +19,11 @@ mod power_button;
 mod prolog_fails;
 mod prolog_hangs;
 mod report_same;
+mod script_bombs;
+mod script_daemons;
+mod script_faults;
+mod script_output;
+mod script_stopped;
 mod server_late;
 mod sign_states;
 mod three_buses;
@@ -32,7 +38,15 @@ pub const ALL: &[Case] = &[
     whole_slice::CASE,
     server_late::CASE,
     dhcp_silent::CASE,
+    script_bombs::CASE,
+    script_output::CASE,
     prolog_hangs::CASE,
+    script_daemons::CASE,
+    hooks_order::CONTINUE,
+    hooks_order::STOP,
+    script_faults::CONTINUE,
+    script_faults::STOP,
+    script_stopped::CASE,
     daemon::CASE,
     payload_fails::CASE,
     agent_dies::CASE,
