@@ -28,7 +28,7 @@ pub struct Ended {
 
 /// Runs a job on a token to its end.
 pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &mut Worker) -> Ended {
-    let (job, output) = match Job::start(&agent.policy.payload, number, token, body) {
+    let (job, output) = match Job::start(&agent.policy.payload, &agent.features, number, token, body) {
         Ok(started) => started,
         Err(error) => return not_started(error.to_string()),
     };

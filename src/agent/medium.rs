@@ -6,10 +6,9 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::network::take_hostname;
 use super::report::MediumReport;
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
-use super::{Agent, boot, roles};
+use super::{Agent, boot, nebula, roles};
 use crate::clock::Deadline;
 use crate::context::medium::{self, Finding, Kind, Look, Medium, Next, Seen, Wanted};
 use crate::context::shell;
@@ -195,28 +194,15 @@ fn show_context() -> Result<(), Fault> {
 
 /// What of the CD is for ctxinit itself: `context.sh` and `context.json`.
 fn read_context(agent: &mut Agent) -> Result<(), Fault> {
-    let mut variables = Vec::new();
-    if let Some(text) = read("context.sh")? {
-        let text = String::from_utf8(text).map_err(|_| site_fault("context.sh: not UTF-8"))?;
-        for variable in shell::parse(&text).map_err(site_fault)? {
-            if shell::is_dangerous(&variable.name) {
-                log::warn!("context.sh: {} would change how shells work and is left out", variable.name);
-            } else {
-                variables.push(variable);
-            }
-        }
-    }
+    let (variables, nebula) = read("context.sh")?.map(nebula::read).transpose()?.unwrap_or_default();
     write_private(script::VARIABLES, shell::assignments(&variables).as_bytes())
         .map_err(|error| machine_fault(format!("{}: {error}", script::VARIABLES)))?;
     if let Some(text) = read("context.json")? {
         agent.site = config::parse::<Site>("context.json", &text).map_err(site_fault)?;
         check_authorities(&agent.site)?;
         check_secrets(&agent.site)?;
-        if let Some(name) = agent.site.hostname.clone() {
-            take_hostname(agent, &name);
-        }
     }
-    Ok(())
+    nebula::take(agent, variables, nebula)
 }
 
 /// A token server by https is believed by nobody's authorities but the site's.

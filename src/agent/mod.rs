@@ -8,6 +8,7 @@ mod hooks;
 mod job;
 mod left;
 mod medium;
+mod nebula;
 mod network;
 pub mod notice;
 pub mod output;
@@ -18,6 +19,7 @@ pub mod report;
 mod roles;
 mod runner;
 mod scripts;
+mod start_script;
 mod work;
 mod worker;
 
@@ -25,6 +27,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
+use crate::context::opennebula::StartScript;
+use crate::context::shell::Variable;
 use crate::context::site::Site;
 use crate::devices::Devices;
 use crate::image::policy::Policy;
@@ -50,6 +54,12 @@ pub struct Agent {
     pub site: Site,
     /// What the image allows; the defaults until it is read.
     pub policy: Policy,
+    /// Of `context.sh`, for scripts.
+    variables: Vec<Variable>,
+    /// The site's script for the time after the network.
+    start_script: Option<StartScript>,
+    /// What payloads find in their environment by the site's word.
+    features: Vec<(String, String)>,
     devices: Option<Devices>,
     initramfs: Option<Initramfs>,
     logger: Option<Child>,
@@ -79,6 +89,9 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         details: Details::default(),
         site: Site::default(),
         policy: Policy::unread(),
+        variables: Vec::new(),
+        start_script: None,
+        features: Vec::new(),
         devices: None,
         initramfs: None,
         logger: None,

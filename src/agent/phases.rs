@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::report::{Details, PhaseReport};
 use super::runner::{Due, Phase};
-use super::{Agent, boot, hooks, medium, network, scripts, work};
+use super::{Agent, boot, hooks, medium, network, scripts, start_script, work};
 use crate::image::policy::OnFailure;
 
 /// In this order. `early` is init's and comes before, `end` follows whatever happened.
@@ -35,6 +35,13 @@ pub const PHASES: &[Phase<Agent>] = &[
         run: network::up,
     },
     Phase { name: "logging", due: boot::logging_due, limit: none, on_failure: go_on, run: boot::logging },
+    Phase {
+        name: "start_script",
+        due: start_script::due,
+        limit: |agent| secs(agent.policy.scripts.epilog.timeout_secs),
+        on_failure: |agent| agent.policy.scripts.epilog.on_failure,
+        run: start_script::run,
+    },
     Phase {
         name: "epilog",
         due: |agent| scripts::due(agent, "epilog.sh"),

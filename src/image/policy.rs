@@ -29,6 +29,9 @@ pub struct Policy {
     /// Limits of network initialisation.
     #[serde(default)]
     pub network: Network,
+    /// What a site may say about the machine's accounts.
+    #[serde(default)]
+    pub accounts: Accounts,
     /// The program that does the work, and its limits.
     pub payload: Payload,
     /// Where work comes from when the context does not say.
@@ -48,6 +51,7 @@ impl Policy {
             signature: Signature::default(),
             scripts: Scripts::default(),
             network: Network::default(),
+            accounts: Accounts::default(),
             payload: Payload {
                 command: Command(vec!["/nonexistent".to_owned()]),
                 memory_mb: memory_mb(),
@@ -216,6 +220,15 @@ impl Default for Network {
         // A switch port may hold back traffic for 30 s (spanning tree) before the first DHCP packet gets through.
         Self { timeout_secs: 60 }
     }
+}
+
+/// What a site may say about the machine's accounts: nothing, unless the image allows it. Users and passwords are
+/// never made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Accounts {
+    /// Whether the keys of a `context.sh` open root's account.
+    pub root_ssh_keys: bool,
 }
 
 /// The program that works on tokens, and its limits.

@@ -88,11 +88,18 @@ impl Drop for JobDir {
 }
 
 impl Job {
-    /// Starts the image's program on a token. `number` counts from 0. The pipe is the program's output.
+    /// Starts the image's program on a token. `number` counts from 0; `features` are variables of the site's for it. The
+    /// pipe is the program's output.
     ///
     /// # Errors
     /// The first step that failed.
-    pub fn start(policy: &Payload, number: u32, token: &Token, body: &[u8]) -> Result<(Self, File), JobError> {
+    pub fn start(
+        policy: &Payload,
+        features: &[(String, String)],
+        number: u32,
+        token: &Token,
+        body: &[u8],
+    ) -> Result<(Self, File), JobError> {
         let uid = ids::PAYLOAD.start + number;
         if !ids::PAYLOAD.contains(&uid) {
             return Err(JobError::NoUser { start: ids::PAYLOAD.start, end: ids::PAYLOAD.end - 1 });
@@ -103,7 +110,7 @@ impl Job {
         let dir = make_dir(&name, uid, policy.scratch_mb)?;
         write_token(&dir.0, uid, body)?;
 
-        let environment = environment(&dir.0, &name, token);
+        let environment = environment(&dir.0, &name, token, features);
         let mut door = cgroup.door()?;
         let (output, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
         let program = Program { dir: &dir.0, words: policy.command.words(), environment: &environment };
@@ -153,7 +160,7 @@ fn write_token(dir: &str, uid: u32, body: &[u8]) -> Result<(), JobError> {
 }
 
 /// Everything that the program's environment holds.
-fn environment(dir: &str, job: &str, token: &Token) -> Vec<(String, String)> {
+fn environment(dir: &str, job: &str, token: &Token, features: &[(String, String)]) -> Vec<(String, String)> {
     let tries = token.leases.map_or_else(String::new, |leases| leases.to_string());
     let pairs = [
         ("PATH", launch::PATH),
@@ -169,7 +176,8 @@ fn environment(dir: &str, job: &str, token: &Token) -> Vec<(String, String)> {
         ("TOKEN_FILE", &format!("{dir}/token")),
         ("RESULT_FILE", &format!("{dir}/result")),
     ];
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    pairs.into_iter().chain(features.iter().cloned()).collect()
 }
 
 fn become_payload(

@@ -128,7 +128,10 @@ pub fn start(script: &Script, action: &str, cgroup: &Cgroup) -> Result<Running, 
     let words = script.words(examine(Path::new(&script.dir), &script.path)?, action);
     let environment = [("PATH", launch::PATH), ("HOME", "/root"), ("LANG", "C.UTF-8"), ("CONTEXT_DIR", CONTEXT_DIR)];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let environment: Vec<_> = environment.into_iter().chain(script.environment.iter().cloned()).collect();
+    // Of a name that is there twice a program sees the first; LANG is the context's if it is there.
+    let given = |name: &str| script.environment.iter().any(|(other, _)| other == name);
+    let ours = environment.into_iter().filter(|(name, _)| !given(name));
+    let environment: Vec<_> = ours.chain(script.environment.iter().cloned()).collect();
     let mut door = cgroup.door()?;
     let (output, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
     let program = Program { dir: &script.dir, words: &words, environment: &environment };

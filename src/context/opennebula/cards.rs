@@ -34,8 +34,8 @@ pub(super) fn check(context: &Context<'_>, network: &Network) -> Result<(), Shel
     network.check().map_err(|(at, wrong)| {
         let mac = network.interfaces.get(at).map(|interface| interface.mac);
         let is_it = |card: &Card<'_>| card.get("MAC").and_then(|v| Mac::read(v.value.trim()).ok()) == mac;
-        let cards = numbers(context, "ETH");
-        let mut cards = cards.iter().map(|number| Card { context: *context, prefix: format!("ETH{number}_") });
+        let numbers = numbers(context, "ETH");
+        let mut cards = numbers.iter().map(|number| Card { context: *context, prefix: format!("ETH{number}_") });
         // The last one: of two cards with the same address it is the second that is wrong.
         match cards.rfind(is_it) {
             Some(card) => card.wrong(&wrong),

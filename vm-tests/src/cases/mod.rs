@@ -5,13 +5,17 @@ mod bad_context;
 mod bad_image;
 mod daemon;
 mod dhcp_silent;
+mod hooks_order;
 mod medium_absent;
 mod medium_faults;
 mod medium_kinds;
 mod medium_late;
 mod medium_secret;
 mod medium_unsigned;
-mod hooks_order;
+mod nebula_bad_network;
+mod nebula_context;
+mod nebula_keys;
+mod nebula_relatives;
 mod no_cd;
 mod no_console;
 mod payload_fails;
@@ -52,6 +56,14 @@ pub const ALL: &[Case] = &[
     agent_dies::CASE,
     power_button::POWER_BUTTON,
     power_button::CTRL_ALT_DEL,
+    nebula_context::CASE,
+    nebula_relatives::VAC,
+    nebula_relatives::STRATUSLAB,
+    nebula_keys::ALLOWED,
+    nebula_keys::REFUSED,
+    nebula_bad_network::CARD,
+    nebula_bad_network::MASK,
+    nebula_bad_network::GATEWAY,
     no_console::CASE,
     report_same::CASE,
     three_buses::VIRTIO,
