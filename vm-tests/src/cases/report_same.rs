@@ -11,7 +11,7 @@ use crate::stage::{Stage, policy_with};
 
 pub const CASE: Case = Case { deadline: 240, ..Case::new("report-same", host).with_payload(guest) };
 
-/// It fails, in every machine alike, and leaves a process behind whose number is another one each time.
+/// It fails, in each machine alike, and leaves a process behind whose number is another one each time.
 const PROLOG: &str = r#"
 [ "$1" = start ] || return 0
 echo "prolog in $PWD"
@@ -19,6 +19,8 @@ echo "prolog in $PWD"
 read -r up _ </proc/uptime
 i=0; while [ "$i" -lt "${up#*.}" ]; do (:); i=$((i + 1)); done
 sleep 1000 &
+# Between its fork and its exec it has another name.
+until read -r name <"/proc/$!/comm" && [ "$name" = sleep ]; do (:); done
 exit 3
 "#;
 
