@@ -2,12 +2,11 @@
 
 use serde_json::{Map, Value};
 
-/// From the project's root.
 const SCHEMA: &str = "docs/report.schema.json";
 
 fn schema() -> Result<Value, String> {
-    let text = std::fs::read_to_string(SCHEMA).map_err(|error| format!("{SCHEMA}: {error}"))?;
-    serde_json::from_str(&text).map_err(|error| format!("{SCHEMA}: {error}"))
+    let text = include_str!("../../docs/report.schema.json");
+    serde_json::from_str(text).map_err(|error| format!("{SCHEMA}: {error}"))
 }
 
 /// Checks a report against the schema.
@@ -113,6 +112,17 @@ mod tests {
             "same": 1, "time": "time", "why": "# drives, # ms", "list": [{"id": "id", "name": "b"}, null], "unknown": 7
         });
         assert_eq!(steady, wanted);
+    }
+
+    #[test]
+    #[cfg(feature = "host")]
+    fn a_report_that_is_not_as_promised_is_seen() {
+        let everything = include_str!("../../tests/fixtures/report/everything.json");
+        let mut report: Value = serde_json::from_str(everything).unwrap();
+        assert_eq!(check(&report), Ok(()));
+        report["phases"][3]["surprise"] = json!(1);
+        let complaint = check(&report).unwrap_err();
+        assert!(complaint.contains("/phases/3") && complaint.contains("surprise"), "{complaint}");
     }
 
     #[test]

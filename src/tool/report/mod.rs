@@ -1,12 +1,12 @@
 //! `ctxtool report`: a machine's report as a table, or as a page.
 
+mod head;
 mod html;
 mod page;
 mod picture;
 
 use std::fs;
-use std::io;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use serde_json::Value;

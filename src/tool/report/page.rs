@@ -3,11 +3,12 @@
 //! One file that asks nobody for anything: no script, no font, no picture from elsewhere. Every text of the report is
 //! foreign and goes through [`escape`]; the page forbids itself what a mistake in that would open.
 
+use super::head::{identity, problems, verdict};
 use super::html::{Html, anchor, escape};
 use super::picture::pictures;
 use crate::status::View;
 use crate::status::explain;
-use crate::status::words::{self, bytes, count, duration};
+use crate::status::words::{bytes, count, duration};
 
 const STYLE: &str = include_str!("style.css");
 /// Tokens that are shown without being asked for.
@@ -55,104 +56,6 @@ pub fn page(report: View<'_>) -> String {
 const LEGEND: &str = "<ul class=\"legend\"><li><i class=\"ran\"></i>phase</li><li><i class=\"wait\"></i>waiting: for the \
     kernel, the CD, work</li><li><i class=\"script\"></i>script</li><li><i class=\"token\"></i>token</li>\
     <li><i class=\"failed\"></i>failed; dashed: a limit that was reached</li></ul>\n";
-
-fn verdict(html: &mut Html, report: View<'_>) {
-    let verdict = report.at("verdict");
-    if !verdict.exists() {
-        return html.add("<p class=\"verdict\"><strong>The machine had not ended yet.</strong></p>\n");
-    }
-    let code = verdict.number("code");
-    html.add(format_args!(
-        "<p class=\"verdict {}\"><strong>{code}: {}</strong><span>{}xx means: {}.</span></p>\n",
-        if words::is_fault(code) { "bad" } else { "good" },
-        escape(verdict.text("text")),
-        code / 100,
-        words::meaning(code)
-    ));
-}
-
-fn identity(html: &mut Html, report: View<'_>) {
-    let mut rows: Vec<(&str, String)> = Vec::new();
-    let image = report.at("image");
-    if image.exists() {
-        let mut text = format!("{}, version {}", escape(image.text("uuid")), escape(image.text("version")));
-        if !image.text("endorser").is_empty() {
-            text += &format!("<br>vouched for by {}", escape(image.text("endorser")));
-        }
-        rows.push(("Image", text));
-    }
-    if let Some(line) = words::image_device(report.at("image_device")) {
-        let changed = report.at("image_device").flag("unchanged") != Some(true);
-        rows.push(("Image's disk", coloured(if changed { "bad" } else { "good" }, &line)));
-    }
-    let medium = report.at("medium");
-    rows.push(("Context CD", escape(&words::medium(medium))));
-    if !medium.text("sha256").is_empty() {
-        rows.push(("CD's SHA-256", format!("<code>{}</code>", escape(medium.text("sha256")))));
-    }
-    let signature = medium.at("signature");
-    if signature.exists() {
-        let good = signature.text("state") == "good";
-        rows.push(("Signature", coloured(if good { "good" } else { "bad" }, &words::signature(signature))));
-    }
-    let log = report.at("log");
-    if log.exists() {
-        let delivered = count(log.number("delivered"), "record", "records");
-        rows.push(("Log", format!("{delivered} delivered, {} not", log.number("undelivered"))));
-    }
-    html.add("<dl>\n");
-    for (name, value) in rows {
-        html.add(format_args!("<dt>{name}</dt><dd>{value}</dd>\n"));
-    }
-    html.add("</dl>\n");
-}
-
-fn coloured(class: &str, text: &str) -> String {
-    format!("<span class=\"{class}\">{}</span>", escape(text))
-}
-
-/// What a site administrator has to look at; nothing, if there is nothing.
-fn problems(html: &mut Html, report: View<'_>) {
-    let mut items = Html::default();
-    for phase in report.list("phases") {
-        let name = phase.text("name");
-        let link = format!("<a href=\"#phase-{}\">{}</a>", anchor(name), escape(name));
-        // The script that failed it says more.
-        if phase.text("outcome") == "failed" && !phase.list("scripts").any(View::script_failed) {
-            items.add(format_args!("<li><strong>{link} failed</strong>: {}</li>\n", escape(phase.text("note"))));
-        }
-        for script in phase.list("scripts").filter(|script| script.script_failed()) {
-            let [script_name, action, end] = ["name", "action", "end"].map(|key| escape(script.text(key)));
-            items.add(format_args!("<li><strong>{script_name} {action}</strong> in {link}: {end}"));
-            items.lines(script.lines("tail"));
-            items.add("</li>\n");
-        }
-        let bad = phase.violations().count() as u64;
-        if bad > 0 {
-            let what = count(bad, "change that the image does not allow", "changes that the image does not allow");
-            let back = match phase.violations().filter(|change| change.flag("reverted") == Some(true)).count() {
-                0 => "not put back".to_owned(),
-                back => format!("{back} put back"),
-            };
-            items.add(format_args!("<li><strong>{what}</strong> in {link}; {back}</li>\n"));
-        }
-    }
-    let bad = report.list("tokens").filter(|token| token.text("fate") != "completed").count() as u64;
-    if bad > 0 {
-        let what = count(bad, "token", "tokens");
-        items.add(format_args!("<li><strong>{what} not completed</strong>: <a href=\"#tokens\">tokens</a></li>\n"));
-    }
-    if report.at("image_device").flag("unchanged") == Some(false) {
-        items.add("<li><strong>The image's disk was changed</strong></li>\n");
-    }
-    let items = items.to_string();
-    if !items.is_empty() {
-        html.add(format_args!(
-            "<section aria-labelledby=\"problems\">\n<h2 id=\"problems\">What went wrong</h2>\n\
-             <ul class=\"problems\">\n{items}</ul>\n</section>\n"
-        ));
-    }
-}
 
 fn phase(html: &mut Html, report: View<'_>, phase: View<'_>, next: Option<View<'_>>) {
     let name = phase.text("name");
