@@ -104,7 +104,10 @@ pub fn read_only(device: &str, target: &str, fstype: &str) -> Result<(), MountEr
 /// # Errors
 /// Names the target.
 pub fn overlay(lower: &str, upper: &str, work: &str, target: &str) -> Result<(), MountError> {
-    let data = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    // Whatever the kernel's defaults are: what the upper layer holds is there whole and under its own name. A redirect
+    // or a file without content that somebody put there is not followed (kernel: filesystems/overlayfs.rst).
+    let safe = "redirect_dir=nofollow,metacopy=off,index=off";
+    let data = format!("lowerdir={lower},upperdir={upper},workdir={work},{safe}");
     mount("overlay", target, "overlay", MountFlags::NODEV, &data)
 }
 

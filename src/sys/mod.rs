@@ -1,10 +1,14 @@
 //! The only unsafe code: system calls that no safe wrapper offers, each a few lines and a type.
 #![allow(unsafe_code)]
 
+pub mod block;
 pub mod cdrom;
 pub mod credentials;
+pub mod inode;
 pub mod module;
+pub mod mount;
 pub mod packet;
+pub mod priority;
 pub mod process;
 pub mod random;
 pub mod signals;

@@ -1,0 +1,138 @@
+//! One look at what was changed: found, judged, put back where the policy says so, and told in bounded space.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::Change;
+use super::compare::{self, Difference, Layers};
+use super::places::Places;
+use super::policy::violation;
+use super::restore::restore;
+
+/// Changes that one audit tells of one by one; a message between processes has 256 KiB.
+const TOLD: usize = 500;
+/// Bytes of their paths and words.
+const TOLD_BYTES: usize = 48 * 1024;
+
+/// By path, what earlier audits have told.
+pub type Known = BTreeMap<String, Change>;
+
+/// What an audit found.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Audit {
+    /// New since the last audit, by path. If there are too many, violations are kept.
+    pub changes: Vec<Change>,
+    /// How many more there are.
+    pub more: u64,
+    /// New violations, told or not.
+    pub violations: u64,
+    /// How many of these could not be put back, and the first of them. Counted where the policy puts back.
+    pub left: u64,
+    /// The first of those, as a line.
+    pub first_left: Option<String>,
+    /// Paths that are different from the image now, those of earlier audits among them.
+    pub differing: u64,
+}
+
+/// Looks, and puts violations back if `revert`.
+///
+/// # Errors
+/// A root that cannot be read.
+pub fn audit(layers: &Layers, places: &Places, known: &Known, revert: bool) -> io::Result<Audit> {
+    let own = Places::own();
+    let judged = || -> io::Result<Vec<(Difference, Change)>> {
+        let found = compare::differences(layers)?;
+        Ok(found
+            .into_iter()
+            .map(|each| {
+                let change = change(&each, places, &own);
+                (each, change)
+            })
+            .collect())
+    };
+    let mut found = judged()?;
+    let mut audit = Audit { differing: found.len() as u64, ..Audit::default() };
+    let violations: Vec<&Difference> =
+        found.iter().filter(|(_, change)| change.violation.is_some()).map(|(difference, _)| difference).collect();
+    if revert && !violations.is_empty() {
+        restore(layers, &violations);
+        let after: BTreeMap<_, _> = judged()?.into_iter().map(|(each, change)| (each.path, change)).collect();
+        audit.differing = after.len() as u64;
+        let left: Vec<&Change> = after.values().filter(|change| change.violation.is_some()).collect();
+        audit.left = left.len() as u64;
+        audit.first_left = left.first().map(ToString::to_string);
+        for (difference, change) in found.iter_mut().filter(|(_, change)| change.violation.is_some()) {
+            change.reverted = !after.contains_key(&difference.path);
+        }
+    }
+    let new = found.into_iter().map(|(_, change)| change).filter(|change| known.get(&change.path) != Some(change));
+    audit.tell(new.collect());
+    Ok(audit)
+}
+
+fn change(difference: &Difference, places: &Places, own: &Places) -> Change {
+    let path = [b"/", difference.path.as_os_str().as_encoded_bytes()].concat();
+    let Difference { kind, now, what, sha256, fault, .. } = difference;
+    let why = fault.clone().or_else(|| violation(places, own, &path, *kind, now.as_ref()));
+    Change {
+        path: super::printable(&path),
+        kind: *kind,
+        what: what.clone(),
+        size: now.as_ref().map_or(0, |now| now.size),
+        sha256: sha256.clone(),
+        violation: why,
+        reverted: false,
+    }
+}
+
+impl Audit {
+    fn tell(&mut self, mut new: Vec<Change>) {
+        self.violations = new.iter().filter(|change| change.violation.is_some()).count() as u64;
+        let all = new.len();
+        // A stable sort: by path among those that are allowed, and among those that are not.
+        new.sort_by_key(|change| change.violation.is_none());
+        let mut bytes = 0;
+        new.truncate(TOLD);
+        new.retain(|change| {
+            bytes += change.path.len() + change.what.len() + change.violation.as_ref().map_or(0, String::len);
+            bytes <= TOLD_BYTES
+        });
+        self.more = (all - new.len()) as u64;
+        new.sort_by(|one, other| one.path.cmp(&other.path));
+        self.changes = new;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::ChangeKind;
+
+    #[test]
+    fn violations_are_told_before_anything_else() {
+        let change = |number: usize, violation: bool| Change {
+            path: format!("/{number:05}"),
+            kind: ChangeKind::Added,
+            what: "file".to_owned(),
+            size: 0,
+            sha256: None,
+            violation: violation.then(|| "not in site_writable".to_owned()),
+            reverted: false,
+        };
+        let mut audit = Audit::default();
+        audit.tell((0..10_000).map(|number| change(number, number >= 9990)).collect());
+        assert_eq!((audit.changes.len(), audit.more, audit.violations), (TOLD, 10_000 - TOLD as u64, 10));
+        assert!(
+            audit.changes.last().unwrap().violation.is_some() && audit.changes.is_sorted_by_key(|c| c.path.clone())
+        );
+
+        let long = Change { path: "/".repeat(TOLD_BYTES), ..change(0, true) };
+        audit.tell(vec![long.clone(), change(1, true)]);
+        assert_eq!((audit.changes.len(), audit.more), (0, 2));
+        let json =
+            serde_json::to_vec(&vec![Change { path: "\"".repeat(4000), sha256: Some("0".repeat(64)), ..long }; 12]);
+        assert!(json.unwrap().len() < 256 * 1024);
+    }
+}
