@@ -26,6 +26,11 @@ impl MountError {
     pub fn errno(&self) -> i32 {
         self.error.raw_os_error().unwrap_or(0)
     }
+
+    /// What no call of the kernel does.
+    pub fn impossible(action: &str, target: &str) -> Self {
+        failed(action, "the mount", target)(io::Error::other("there is no way to"))
+    }
 }
 
 /// Source, target, type, flags, data, and whether the machine needs it.
@@ -119,6 +124,33 @@ pub fn bind(source: &str, target: &str) -> Result<(), MountError> {
     change("bind", source, target, MsFlags::MS_BIND)
 }
 
+/// Makes a directory a mount of itself, where no program has privileges and no node is a device: it then stays
+/// writable when what it lies on no longer is.
+///
+/// # Errors
+/// Names the directory.
+pub fn keep_apart(target: &str) -> Result<(), MountError> {
+    bind(target, target)?;
+    remount(target, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_RELATIME)
+}
+
+/// Gives one mount other flags; other mounts of the same file system keep theirs.
+///
+/// # Errors
+/// Names the target. EBUSY where read-only is asked for and a file is open for writing.
+pub fn remount(target: &str, flags: MsFlags) -> Result<(), MountError> {
+    change("remount", "what is", target, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags)
+}
+
+/// Gives a file system other flags and options, wherever it is mounted.
+///
+/// # Errors
+/// Names the target.
+pub fn reconfigure(target: &str, fstype: &str, flags: MsFlags, data: &str) -> Result<(), MountError> {
+    nix::mount::mount(Some(fstype), target, Some(fstype), MsFlags::MS_REMOUNT | flags, Some(data))
+        .map_err(|errno| failed("reconfigure", fstype, target)(errno.into()))
+}
+
 /// Moves a mount, and all below it, to another place.
 ///
 /// # Errors
@@ -197,8 +229,8 @@ fn teardown_plan(table: &str) -> Vec<String> {
     table.lines().rev().filter_map(target).collect()
 }
 
-/// The kernel writes blank, tab, newline and backslash in paths as `\` and three octal digits.
-fn unescape(path: &str) -> String {
+/// A path as it is: the kernel writes blank, tab, newline and backslash in its tables as `\` and three octal digits.
+pub fn unescape(path: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
         .iter()
         .zip([" ", "\t", "\n", "\\"])

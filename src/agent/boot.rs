@@ -12,7 +12,7 @@ use super::channel::Channel;
 use super::notice::Notice;
 use super::protocol::ToLogger;
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
-use super::{Agent, medium, roles};
+use super::{Agent, guard, medium, roles};
 use crate::clock::Deadline;
 use crate::devices::Devices;
 use crate::image::policy::{self, Policy};
@@ -83,6 +83,7 @@ pub fn image(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
         wait_for_devices(agent, deadline.min(Deadline::after(LOOK_AGAIN)))?;
     };
     load_module(agent, &found.fstype);
+    guard::watch_device(agent, &found.node);
     agent.initramfs = Some(root::enter(&found).map_err(site_fault)?);
     agent.tell_init(&Notice::Root);
     Ok(Done::Next(format!("{} ({}), read-only", found.node, found.fstype)))
@@ -103,6 +104,7 @@ pub fn policy(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     }
     start_logger(agent).map_err(|error| machine_fault(format!("logger: {error}")))?;
     agent.policy = policy;
+    guard::arm(agent).map_err(machine_fault)?;
     Ok(Done::Next(note))
 }
 

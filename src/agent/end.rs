@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use super::notice::Notice;
 use super::protocol::{FromLogger, ToLogger};
 use super::report::{self, LogReport, PhaseReport, Spent};
-use super::{Agent, phases, scripts};
+use super::{Agent, guard, phases, scripts};
 use crate::clock::Deadline;
 use crate::logging;
 use crate::verdict::Verdict;
@@ -28,6 +28,7 @@ pub fn end(agent: &mut Agent, verdict: Verdict) {
     for client in agent.dhcp.drain(..) {
         let _ = client.child.signal(Signal::SIGKILL);
     }
+    guard::conclude(agent);
     let told = PhaseReport {
         name: "end",
         cause: "it always does".to_owned(),

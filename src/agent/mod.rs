@@ -4,6 +4,7 @@ mod boot;
 pub mod channel;
 mod end;
 pub mod events;
+mod guard;
 mod hooks;
 mod job;
 mod left;
@@ -31,6 +32,7 @@ use crate::context::opennebula::StartScript;
 use crate::context::shell::Variable;
 use crate::context::site::Site;
 use crate::devices::Devices;
+use crate::guard::device::Device;
 use crate::image::policy::Policy;
 use crate::image::root::Initramfs;
 use crate::logging;
@@ -60,6 +62,10 @@ pub struct Agent {
     start_script: Option<StartScript>,
     /// What payloads find in their environment by the site's word.
     features: Vec<(String, String)>,
+    /// Over what scripts change; none where the initramfs is the image.
+    guard: Option<guard::Guard>,
+    /// That the image lies on, until the guard takes it.
+    image_device: Option<Device>,
     devices: Option<Devices>,
     initramfs: Option<Initramfs>,
     logger: Option<Child>,
@@ -92,6 +98,8 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         variables: Vec::new(),
         start_script: None,
         features: Vec::new(),
+        guard: None,
+        image_device: None,
         devices: None,
         initramfs: None,
         logger: None,

@@ -3,13 +3,12 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 
 use nix::poll::PollFlags;
 
 use super::protocol::{FromDhcp, ToLogger};
 use super::runner::{Done, Fault, machine_fault, site_fault};
-use super::{Agent, boot, roles};
+use super::{Agent, boot, guard, roles};
 use crate::clock::Deadline;
 use crate::context::network::{Interface, Mac, Method};
 use crate::context::site::Hostname;
@@ -194,7 +193,7 @@ pub fn sources(clients: &[Client]) -> Vec<(BorrowedFd<'_>, PollFlags)> {
 fn names_of(agent: &mut Agent, lease: Option<&Lease>) {
     let context = agent.site.network.as_ref().and_then(|network| names::resolv_conf_of_context(network, lease));
     if let Some(text) = context.or_else(|| lease.map(names::resolv_conf))
-        && let Err(error) = names::replace_file(Path::new(names::RESOLV_CONF), &text)
+        && let Err(error) = guard::replace_file(agent, names::RESOLV_CONF, &text)
     {
         log::warn!("{error}");
     }

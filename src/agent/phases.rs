@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::report::{Details, PhaseReport};
 use super::runner::{Due, Phase};
-use super::{Agent, boot, hooks, medium, network, scripts, start_script, work};
+use super::{Agent, boot, guard, hooks, medium, network, scripts, start_script, work};
 use crate::image::policy::OnFailure;
 
 /// In this order. `early` is init's and comes before, `end` follows whatever happened.
@@ -24,8 +24,8 @@ pub const PHASES: &[Phase<Agent>] = &[
         name: "prolog",
         due: |agent| scripts::due(agent, "prolog.sh"),
         limit: |agent| secs(agent.policy.scripts.prolog.timeout_secs),
-        on_failure: |agent| agent.policy.scripts.prolog.on_failure,
-        run: scripts::prolog,
+        on_failure: |agent| guard::or(agent, agent.policy.scripts.prolog.on_failure),
+        run: |agent, deadline| guard::watch(agent, |agent| scripts::prolog(agent, deadline)),
     },
     Phase {
         name: "network",
@@ -39,23 +39,24 @@ pub const PHASES: &[Phase<Agent>] = &[
         name: "start_script",
         due: start_script::due,
         limit: |agent| secs(agent.policy.scripts.epilog.timeout_secs),
-        on_failure: |agent| agent.policy.scripts.epilog.on_failure,
-        run: start_script::run,
+        on_failure: |agent| guard::or(agent, agent.policy.scripts.epilog.on_failure),
+        run: |agent, deadline| guard::watch(agent, |agent| start_script::run(agent, deadline)),
     },
     Phase {
         name: "epilog",
         due: |agent| scripts::due(agent, "epilog.sh"),
         limit: |agent| secs(agent.policy.scripts.epilog.timeout_secs),
-        on_failure: |agent| agent.policy.scripts.epilog.on_failure,
-        run: scripts::epilog,
+        on_failure: |agent| guard::or(agent, agent.policy.scripts.epilog.on_failure),
+        run: |agent, deadline| guard::watch(agent, |agent| scripts::epilog(agent, deadline)),
     },
     Phase {
         name: "hooks",
         due: hooks::due,
         limit: none,
-        on_failure: |agent| agent.policy.scripts.epilog.on_failure,
-        run: hooks::run,
+        on_failure: |agent| guard::or(agent, agent.policy.scripts.epilog.on_failure),
+        run: |agent, deadline| guard::watch(agent, |agent| hooks::run(agent, deadline)),
     },
+    Phase { name: "seal", due: guard::due, limit: none, on_failure: end, run: guard::seal },
     Phase { name: "work", due: always, limit: none, on_failure: end, run: work::run },
 ];
 

@@ -289,7 +289,7 @@ fn changed(lower: &OwnedFd, merged: &OwnedFd, path: PathBuf, name: &OsStr) -> io
         }
     }
     if now.kind == Kind::File && !what.is_empty() {
-        sha256 = Some(tree::sha256(&mut tree::open(merged, name)?, |_| {})?);
+        sha256 = Some(tree::sha256(tree::open(merged, name)?, |_, _| {})?);
     }
     let directories = both(Kind::Directory);
     let difference = Difference { what, now: Some(now), sha256, ..Difference::new(path, ChangeKind::Changed) };
@@ -304,7 +304,7 @@ fn added(merged: &Tree, path: PathBuf) -> Option<Difference> {
         let directory = merged.directory(parent)?.ok_or(nix::Error::ENOENT)?;
         let now = Facts::read(&directory, name)?;
         let sha256 = match now.kind {
-            Kind::File => Some(tree::sha256(&mut tree::open(&directory, name)?, |_| {})?),
+            Kind::File => Some(tree::sha256(tree::open(&directory, name)?, |_, _| {})?),
             _ => None,
         };
         Ok::<_, io::Error>((now, sha256))

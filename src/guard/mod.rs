@@ -6,6 +6,9 @@
 
 pub mod audit;
 pub mod compare;
+pub mod device;
+pub mod holders;
+pub mod mounts;
 pub mod places;
 pub mod policy;
 pub mod restore;

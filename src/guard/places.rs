@@ -173,7 +173,7 @@ impl TryFrom<Vec<String>> for Places {
 
 impl Places {
     /// Of texts of ours, which a test has parsed.
-    fn of(texts: &[&str]) -> Self {
+    pub(super) fn of(texts: &[&str]) -> Self {
         Self(texts.iter().filter_map(|text| Pattern::parse(text).ok()).collect())
     }
 

@@ -28,6 +28,14 @@ impl Tree {
         Self(root)
     }
 
+    /// The same tree by a descriptor of its own.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// A directory of the tree, by its path from the tree's root; `None` if there is no directory.
     ///
     /// # Errors
@@ -90,7 +98,7 @@ pub fn same_content(one: &mut File, other: &mut File) -> io::Result<bool> {
 }
 
 /// Reads until the buffer is full or the file ends.
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read(rest) {
@@ -103,17 +111,19 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// SHA-256 of what a file holds, hexadecimal. `between` is called after each chunk.
+/// SHA-256 of what a file holds, hexadecimal. `between` is told where each chunk was, and how long.
 ///
 /// # Errors
 /// Those of read(2).
-pub fn sha256(file: &mut File, mut between: impl FnMut(&File)) -> io::Result<String> {
+pub fn sha256(mut file: impl Read, mut between: impl FnMut(u64, usize)) -> io::Result<String> {
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
     let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
     loop {
-        let count = fill(file, &mut buffer)?;
+        let count = fill(&mut file, &mut buffer)?;
         hash.update(buffer.get(..count).unwrap_or_default());
-        between(file);
+        between(at, count);
+        at += count as u64;
         if count < CHUNK {
             return Ok(hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect());
         }
@@ -158,7 +168,7 @@ mod tests {
         assert!(same("a", "a") && same("empty", "empty") && same("c", "c"));
         assert!(!same("a", "b") && !same("a", "c") && !same("c", "a") && !same("empty", "a"));
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(sha256(&mut file("empty"), |_| {}).unwrap(), empty);
-        assert_ne!(sha256(&mut file("a"), |_| {}).unwrap(), sha256(&mut file("b"), |_| {}).unwrap());
+        assert_eq!(sha256(file("empty"), |_, _| {}).unwrap(), empty);
+        assert_ne!(sha256(file("a"), |_, _| {}).unwrap(), sha256(file("b"), |_, _| {}).unwrap());
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::context::signature::Key;
 use crate::context::site::Work;
+use crate::guard::policy::Guard;
 
 /// Where the policy lies in the image.
 pub const PATH: &str = "/etc/ctxinit/image.json";
@@ -34,6 +35,9 @@ pub struct Policy {
     pub accounts: Accounts,
     /// The program that does the work, and its limits.
     pub payload: Payload,
+    /// What contextualisation may change in the image's directories.
+    #[serde(default)]
+    pub guard: Guard,
     /// Where work comes from when the context does not say.
     #[serde(default)]
     pub work: Option<Work>,
@@ -60,6 +64,7 @@ impl Policy {
                 wall_secs: wall_secs(),
                 grace_secs: grace_secs(),
             },
+            guard: Guard::default(),
             work: None,
             overlay_mb: overlay_mb(),
         }
@@ -378,5 +383,14 @@ mod tests {
             policy(r#"{"keys": ["RWx"]}"#).unwrap_err(),
             "/etc/ctxinit/image.json:1: signature.keys[0]: not a minisign public key (56 letters that begin with RW)"
         );
+    }
+
+    #[test]
+    fn the_guard_takes_absolute_places() {
+        let wrong = read(
+            r#"{"image": {"uuid": "u", "version": "1"}, "payload": {"command": ["/w"]}, "guard": {"site_writable": ["x"]}}"#,
+        );
+        let why = "/etc/ctxinit/image.json:1: guard.site_writable: \"x\" is not an absolute path";
+        assert_eq!(wrong.unwrap_err(), why);
     }
 }

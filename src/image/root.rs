@@ -5,9 +5,11 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
+use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{FsType, fstatfs};
 use serde::{Deserialize, Serialize};
@@ -20,9 +22,13 @@ use crate::mounts::{self, MountError};
 /// The label of an image's file system unless the kernel command line says `root=LABEL=name`.
 const LABEL: &str = "ctxroot";
 /// The image alone, read-only.
-pub const LOWER: &str = "/run/ctxinit/image/lower";
+const LOWER: &str = "/run/ctxinit/image/lower";
 /// The memory that takes what is written.
 pub const LAYER: &str = "/run/ctxinit/image/layer";
+/// What is written, in it.
+const UPPER: &str = "/run/ctxinit/image/layer/upper";
+/// Where the upper layer is made read-only before it is let go.
+const UPPER_VIEW: &str = "/run/ctxinit/image/upper";
 /// Where the root is put together before everybody moves into it.
 const NEW_ROOT: &str = "/sysroot";
 /// Until the policy, which lies in the image, says how much.
@@ -148,16 +154,65 @@ pub fn enter(found: &Found) -> Result<Initramfs, RootError> {
     }
     mounts::read_only(&found.node, LOWER, &found.fstype)?;
     mounts::tmpfs(LAYER, FIRST_LAYER_MB, "mode=0700")?;
-    let (upper, work) = (format!("{LAYER}/upper"), format!("{LAYER}/work"));
-    make_dir(&upper)?;
+    let work = format!("{LAYER}/work");
+    make_dir(UPPER)?;
     make_dir(&work)?;
-    mounts::overlay(LOWER, &upper, &work, NEW_ROOT)?;
+    like_the_image(UPPER)?;
+    mounts::overlay(LOWER, UPPER, &work, NEW_ROOT)?;
     for name in MOVED {
         let target = format!("{NEW_ROOT}/{name}");
         make_dir(&target)?;
         mounts::move_to(&format!("/{name}"), &target)?;
     }
     switch()
+}
+
+/// An overlay shows its root with owner and mode of the upper layer's.
+fn like_the_image(upper: &str) -> Result<(), RootError> {
+    let copied = fs::metadata(LOWER).and_then(|of| {
+        std::os::unix::fs::chown(upper, Some(of.uid()), Some(of.gid()))?;
+        fs::set_permissions(upper, of.permissions())
+    });
+    copied.map_err(|error| RootError::Step { step: format!("make {upper} like the image's root"), error })
+}
+
+/// The two layers, at no place: only these descriptors and the overlay itself know them.
+#[derive(Debug)]
+pub struct Layers {
+    /// The image alone, read-only.
+    pub lower: OwnedFd,
+    /// What was written, read-only too.
+    pub upper: OwnedFd,
+}
+
+/// Takes the layers out of everybody's sight; `None` if the root is no overlay of ours. After the last change of the
+/// memory's size.
+///
+/// Whoever gets at one of the descriptors (root does, by `/proc/PID/fd`) gets a read-only mount of no namespace: the
+/// kernel neither remounts nor binds it.
+///
+/// # Errors
+/// The step that failed.
+pub fn take_layers() -> Result<Option<Layers>, RootError> {
+    if !Path::new(UPPER).exists() {
+        return Ok(None);
+    }
+    make_dir(UPPER_VIEW)?;
+    mounts::bind(UPPER, UPPER_VIEW)?;
+    mounts::remount(UPPER_VIEW, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
+    let open = |path: &str| {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        nix::fcntl::open(path, flags, Mode::empty())
+            .map_err(|errno| RootError::Step { step: format!("open {path}"), error: errno.into() })
+    };
+    let layers = Layers { lower: open(LOWER)?, upper: open(UPPER_VIEW)? };
+    for (path, mounted) in [(UPPER_VIEW, true), (LAYER, true), (LOWER, true), ("/run/ctxinit/image", false)] {
+        if mounted {
+            mounts::unmount(path)?;
+        }
+        let _ = fs::remove_dir(path);
+    }
+    Ok(Some(layers))
 }
 
 /// pivot_root(2) gives EINVAL on an initramfs, so the new root is moved over it.

@@ -261,6 +261,23 @@ impl Ended {
         }
     }
 
+    /// One value of the report, by its JSON pointer; null if there is none.
+    pub fn report(&self, pointer: &str) -> &Value {
+        self.report.pointer(pointer).unwrap_or(&Value::Null)
+    }
+
+    /// Checks for a change of the image in a phase, with its violation as the report has it.
+    pub fn expect_change(&self, phase: &str, path: &str, violation: Option<&str>) -> Result<(), String> {
+        let phases = self.report["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let changes = phases.iter().filter(|each| each["name"] == phase).filter_map(|each| each["changes"].as_array());
+        let paths: Vec<&Value> = changes.flatten().collect();
+        match paths.iter().find(|change| change["path"] == path) {
+            Some(change) if change["violation"].as_str() == violation => Ok(()),
+            Some(change) => Err(format!("expected the change of {path} with violation {violation:?}, got {change}")),
+            None => Err(format!("expected a change of {path} in phase {phase}, got {paths:?}")),
+        }
+    }
+
     /// Checks one value of the report, by its JSON pointer.
     pub fn expect_report(&self, pointer: &str, expected: impl Into<Value>) -> Result<(), String> {
         let (expected, found) = (expected.into(), self.report.pointer(pointer));

@@ -89,7 +89,23 @@ impl Stage {
 
     /// A machine with the Debian image that a site would get, but for the payload.
     pub fn debian(&self, policy: &Value) -> Result<Machine, String> {
-        let disk = self.dir.join("root.ext4");
+        Ok(Machine::new(self).words(["--image"]).word(self.debian_disk(policy, &[])?))
+    }
+
+    /// The same on a disk that the host lets it write to, with more files in it: their place here, and in the image.
+    pub fn debian_writable(&self, policy: &Value, more: &[(&str, &str)]) -> Result<Machine, String> {
+        let disk = self.debian_disk(policy, more)?;
+        let drive = format!("if=none,id=root,format=raw,file={}", disk.display());
+        Ok(Machine::new(self).words(["--image", "none"]).qemu([
+            "-drive",
+            &drive,
+            "-device",
+            "virtio-blk-pci,drive=root",
+        ]))
+    }
+
+    fn debian_disk(&self, policy: &Value, more: &[(&str, &str)]) -> Result<PathBuf, String> {
+        let disk = self.disk();
         let mut command = Command::new("scripts/image");
         command
             .arg("--policy")
@@ -97,8 +113,16 @@ impl Stage {
             .args(["--add", &format!("{}:{IN_IMAGE}", self.guest.display())])
             .arg("--out")
             .arg(&disk);
+        for (from, to) in more {
+            command.args(["--add", &format!("{from}:{to}")]);
+        }
         process::make(&mut command, MAKING)?;
-        Ok(Machine::new(self).words(["--image"]).word(&disk))
+        Ok(disk)
+    }
+
+    /// Where the Debian image of this case lies.
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join("root.ext4")
     }
 
     fn write(&self, name: &str, text: &str) -> Result<PathBuf, String> {

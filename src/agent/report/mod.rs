@@ -21,6 +21,8 @@ pub use self::phase::{Details, PhaseReport, ScriptReport, Spent};
 use super::protocol::Fate;
 use crate::clock::Deadline;
 use crate::devices::entries;
+use crate::guard::device::ImageDevice;
+use crate::guard::policy::OnViolation;
 use crate::image::policy::Identity;
 use crate::payload::outcome::Usage;
 use crate::verdict::Verdict;
@@ -55,6 +57,10 @@ pub struct Report {
     pub tokens: Vec<TokenReport>,
     /// How many came after these.
     pub more_tokens: u64,
+    /// What contextualisation changed in all, known at the end; none where the initramfs is the image.
+    pub guard: Option<GuardReport>,
+    /// Whether the image is what it was, known at the end.
+    pub image_device: Option<ImageDevice>,
     /// What became of the log, known at the end.
     pub log: Option<LogReport>,
     /// Why the machine ended, known at the end.
@@ -88,6 +94,23 @@ pub struct TokenReport {
     pub tail: Vec<String>,
 }
 
+/// What contextualisation changed in all. Each change stands with its phase.
+#[derive(Clone, Debug, Serialize)]
+pub struct GuardReport {
+    /// What becomes of a violation.
+    pub on_violation: OnViolation,
+    /// Files that are not as the image has them when the machine ends; they lie in memory and go with it.
+    pub files_changed: u64,
+    /// Changes that were not allowed, of files and of mounts, during the whole boot.
+    pub violations: u64,
+    /// How many of these were put back.
+    pub reverted: u64,
+    /// Whether the system part was read-only from the epilog on.
+    pub sealed: bool,
+    /// All of this in words.
+    pub note: String,
+}
+
 /// What became of the log.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct LogReport {
@@ -111,6 +134,8 @@ impl Report {
             phases: Vec::new(),
             tokens: Vec::new(),
             more_tokens: 0,
+            guard: None,
+            image_device: None,
             log: None,
             verdict: None,
         }

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::context::medium::{Finding, Kind, Medium, Seen};
 use crate::context::signature::{Judgement, State};
+use crate::guard::device::ImageDevice;
+use crate::guard::policy::OnViolation;
 use crate::guard::{Change, ChangeKind};
 
 const SCHEMA: &str = include_str!("../../../docs/report.schema.json");
@@ -49,6 +51,7 @@ fn full() -> Report {
     let change = Change {
         path: "/etc/resolv.conf".to_owned(),
         kind: ChangeKind::Changed,
+        what: "content".to_owned(),
         size: 20,
         sha256: Some("ab".repeat(32)),
         violation: Some("not in site_writable".to_owned()),
@@ -97,6 +100,21 @@ fn full() -> Report {
         ctxinit: "0.1.0",
         boot_id: "8d3e".to_owned(),
         image: Some(Identity { uuid: "u".to_owned(), version: "1".to_owned(), endorser: Some("vo".to_owned()) }),
+        image_device: Some(ImageDevice {
+            device: "vda".to_owned(),
+            sectors_written: 0,
+            sha256_before: Some("ab".repeat(32)),
+            sha256_after: Some("ab".repeat(32)),
+            unchanged: true,
+        }),
+        guard: Some(GuardReport {
+            on_violation: OnViolation::Revert,
+            files_changed: 1,
+            violations: 1,
+            reverted: 1,
+            sealed: true,
+            note: "1 file changed in memory".to_owned(),
+        }),
         hostname: Some("vm-1".to_owned()),
         medium: Some(MediumReport::new(&found(), vec![seen], 41)),
         phases: vec![phase],

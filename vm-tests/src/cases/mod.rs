@@ -5,6 +5,9 @@ mod bad_context;
 mod bad_image;
 mod daemon;
 mod dhcp_silent;
+mod guard_device;
+mod guard_good;
+mod guard_hostile;
 mod hooks_order;
 mod medium_absent;
 mod medium_faults;
@@ -40,6 +43,11 @@ use crate::case::Case;
 /// Those that take longest come first, so that the last one does not run alone for long.
 pub const ALL: &[Case] = &[
     whole_slice::CASE,
+    guard_hostile::REVERT,
+    guard_good::CASE,
+    guard_device::CASE,
+    guard_hostile::REFUSE,
+    guard_hostile::REPORT,
     server_late::CASE,
     dhcp_silent::CASE,
     script_bombs::CASE,
