@@ -12,6 +12,7 @@ use ctxinit::guard::compare::Layers;
 use ctxinit::guard::places::Places;
 use ctxinit::guard::tree::Tree;
 use ctxinit::mounts;
+use ctxinit::network::names::replace_file;
 use ctxinit::sys::inode;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, mknod};
@@ -322,4 +323,23 @@ fn a_tree_deeper_than_a_path_may_be_long_is_refused() {
     });
     let audit = lab.look(true);
     assert!(audit.left > 0 && audit.first_left.unwrap().contains("/nnn"));
+}
+
+/// ctxinit's own files are replaced although "/" is read-only, and for nobody else it is not.
+#[test]
+fn a_view_of_the_root_is_writable_where_the_root_is_not() {
+    let Some(_lab) = Lab::new() else { return };
+    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    if fs::metadata(place.path()).unwrap().dev() != fs::metadata("/").unwrap().dev() {
+        return eprintln!("skipped: {} is on a mount of its own", place.path().display());
+    }
+    mounts::remount("/", nix::mount::MsFlags::MS_RDONLY).unwrap();
+    let path = place.path().join("resolv.conf");
+    assert_eq!(fs::write(&path, "x").unwrap_err().raw_os_error(), Some(nix::libc::EROFS));
+    let root = ctxinit::sys::mount::bare_root().unwrap();
+    let through = format!("/proc/thread-self/fd/{}{}", std::os::fd::AsRawFd::as_raw_fd(&root), path.display());
+    replace_file(Path::new(&through), "nameserver 10.0.0.1\n").unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "nameserver 10.0.0.1\n");
+    assert!(fs::write(&path, "x").is_err());
+    mounts::remount("/", nix::mount::MsFlags::empty()).unwrap();
 }

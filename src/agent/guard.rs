@@ -409,7 +409,11 @@ pub fn conclude(agent: &mut Agent) {
     let wanted = agent.policy.guard.hash_device;
     let Some(guard) = &mut agent.guard else { return };
     let Totals { files, violations, reverted } = guard.totals;
-    let mut note = format!("{} changed in memory, {}", count(files, "file"), count(violations, "violation"));
+    let (changed, wrong) = (count(files, "file"), count(violations, "violation"));
+    let mut note = format!("{changed} changed in memory, {wrong}");
+    if reverted > 0 {
+        note += &format!(", {reverted} put back");
+    }
     if let Some(device) = &guard.device {
         let hashes = wanted.then(|| {
             let before = guard.first_hash.take().and_then(|hashing| hashing.result(&mut agent.events));

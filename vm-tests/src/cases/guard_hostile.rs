@@ -18,28 +18,33 @@ pub const REPORT: Case = Case { deadline: 180, ..Case::new("guard-report", repor
 /// shown by an attempt to change something.
 const PICTURE: &str = r#"
 picture() {
-    find /etc /usr /opt /root /home /boot /bin /sbin /lib -xdev ! -path /etc/resolv.conf \
+    the_sites='/etc/(resolv.conf|rsyslog.conf|grid-security.*)'
+    find /etc /usr /opt /root /home /boot /bin /sbin /lib -xdev -regextype egrep ! -regex "$the_sites" \
         -printf '%p %y %m %U:%G %l\n' | sort
-    find /etc /usr /opt -xdev -type f ! -path /etc/resolv.conf -exec sha256sum {} + | sort
+    find /etc /usr/bin /usr/sbin -xdev -regextype egrep -type f ! -regex "$the_sites" -exec sha256sum {} + | sort
     ls -A /
 }
 "#;
 
 /// `prevented` is what must fail at once; the rest is caught after the script. The tools lie where no mount hides them.
 const ATTACKS: &str = r#"
-b=/run/bb
+b=/run/busybox
 cp /usr/bin/busybox $b
 mkdir -p /var/tmp/fake /run/root && cp $b /var/tmp/fake/sh
 prevented() { "$@" 2>/dev/null && echo "NOT PREVENTED: $*"; }
 
-# The layers themselves, and whatever a descriptor of somebody's may lead to
+# The layers themselves, and the descriptors that lead to them; the upper one has a /var by now
 prevented ls /run/ctxinit/image
+layers=0
 for directory in /proc/[0-9]*/fd/*; do
-    [ -d "$directory/" ] && echo evil >"$directory/through-a-descriptor" && prevented [ -e /through-a-descriptor ]
-    [ -d "$directory/usr/bin" ] && prevented touch "$directory/usr/bin/through-a-descriptor"
+    [ -d "$directory/var/tmp" ] || continue
+    layers=$((layers + 1))
+    prevented touch "$directory/var/tmp/through-a-descriptor"
     prevented $b mount -o remount,rw "$directory"
-    prevented $b mount --bind "$directory" /run/root && prevented touch /run/root/usr/bin/through-a-bind
-done 2>/dev/null
+    prevented $b mount -o remount,bind,rw "$directory"
+    prevented $b mount --bind "$directory" /run/root
+done
+echo "$layers layers are seen"
 
 # The disk
 for disk in /dev/vd?; do
@@ -131,6 +136,7 @@ fn revert(stage: &Stage) -> Result<(), String> {
     let cd = stage.cd(&[("prolog.sh", &prolog), ("epilog.sh", &epilog), ("context.json", &site.context())])?;
     let ended = stage.debian_writable(&policy(), TOOLS)?.cd(&cd).words(["--memory", "768"]).run()?;
     ended.expect_console("prolog: every attack was tried")?;
+    ended.expect_console("prolog: 2 layers are seen")?;
     ended.expect_no_console("NOT PREVENTED")?;
     ended.expect_no_console("NO MOUNT")?;
     ended.expect_console("epilog: RESULT guard-revert-epilog ok")?;
@@ -150,7 +156,7 @@ fn revert(stage: &Stage) -> Result<(), String> {
         ("/etc/debian_version", none),
         ("/etc/debian_version/deep", none),
         ("/etc/security/evil.conf", none),
-        ("/etc/security/limits.conf", none),
+        ("/etc/security/opasswd", none),
         ("/usr/share/base-files", none),
         ("/usr/share/renamed", none),
         ("/usr/local/lib/a/b/c/d", none),
@@ -216,17 +222,24 @@ fn refuse(stage: &Stage) -> Result<(), String> {
     ended.expect_report("/guard/reverted", 0)
 }
 
+/// A daemon keeps a file of the image open for writing.
+const HOLDS: &str = "exec 9>>/etc/held; sleep 1000 </dev/null >/dev/null 2>&1 & exec 9>&-\n";
+
 fn report(stage: &Stage) -> Result<(), String> {
     let more = json!({"guard": {"on_violation": "report"}});
     let epilog = "[ \"$1\" != start ] || [ ! -e /usr/bin/evil ] || echo evil stands\n";
-    let cd = stage.cd(&[("prolog.sh", TWO), ("epilog.sh", epilog)])?;
+    let prolog = [TWO, HOLDS].concat();
+    let cd = stage.cd(&[("prolog.sh", &prolog), ("epilog.sh", epilog)])?;
     let ended = stage.debian(&policy_with(more))?.cd(&cd).run()?;
     ended.expect_end("200 the scripts are done, and no work source is named")?;
     ended.expect_console("epilog: evil stands")?;
     ended.expect_change("prolog", "/usr/bin/evil", Some("not in site_writable"))?;
     ended.expect_change("prolog", "/etc/rsyslog.conf", None)?;
     ended.expect_change("epilog", "/etc/resolv.conf", None)?;
-    ended.expect_report("/guard/violations", 2)?;
-    // Both, the site's own file, and the machine's resolv.conf.
-    ended.expect_report("/guard/files_changed", 4)
+    ended.expect_change("prolog", "/etc/held", Some("not in site_writable"))?;
+    ended.expect_change("seal", "/etc/held", Some("not in site_writable"))?;
+    ended.expect_report("/guard/sealed", false)?;
+    ended.expect_report("/guard/violations", 4)?;
+    // Those three, the site's own file, and the machine's resolv.conf.
+    ended.expect_report("/guard/files_changed", 5)
 }
