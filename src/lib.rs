@@ -11,6 +11,7 @@
 //! | network, logging | agent, dhcp, logger | links, addresses, names; the log goes to the site |
 //! | epilog | script | the site's `epilog.sh start` |
 //! | hooks | script | the pilot framework's own `epilog.d/*.sh` |
+//! | seal | agent | the image's directories are closed to writing |
 //! | work | worker, payload | tokens claimed, run as an unprivileged user, completed |
 //! | end | agent, init | everything stopped in order, the reason told, power off |
 //!
