@@ -43,7 +43,7 @@ impl ShellError {
 /// # Errors
 /// The first thing that is not an assignment, a comment or blank.
 pub fn parse(text: &str) -> Result<Vec<Variable>, ShellError> {
-    let mut reader = Reader { rest: text, line: 1, export: false };
+    let mut reader = Reader { rest: text, line: 1, head: true, export: false };
     let mut variables: Vec<Variable> = Vec::new();
     while let Some(statement) = reader.statement()? {
         match statement {
@@ -98,6 +98,8 @@ pub fn quoted(word: &str) -> String {
 struct Reader<'a> {
     rest: &'a str,
     line: usize,
+    /// Nothing of this command was read yet: only here `export` is one.
+    head: bool,
     /// `export` stands at the head of this command.
     export: bool,
 }
@@ -114,7 +116,8 @@ impl Reader<'_> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        if let Some(rest) = self.rest.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])) {
+        let head = std::mem::replace(&mut self.head, false);
+        if let Some(rest) = self.rest.strip_prefix("export").filter(|rest| head && rest.starts_with([' ', '\t'])) {
             self.rest = rest.trim_start_matches([' ', '\t']);
             self.export = true;
         }
@@ -143,8 +146,11 @@ impl Reader<'_> {
         while let Some(c) = self.rest.chars().next() {
             match c {
                 '#' => self.rest = self.rest.find('\n').map_or("", |end| self.rest.split_at(end).1),
+                // A shell wants something in front of it.
+                ';' if self.head => return,
                 ' ' | '\t' | '\r' | '\n' | ';' => {
-                    self.export &= !matches!(c, '\n' | ';');
+                    self.head |= matches!(c, '\n' | ';');
+                    self.export &= !self.head;
                     self.next();
                 }
                 _ => return,
@@ -170,6 +176,10 @@ impl Reader<'_> {
                 Some('\0') => return Err(self.error(format!("{name}: a NUL in the value"))),
                 // `*`, `?` and `[` are themselves here: no file names are looked for in an assignment (POSIX 2.9.1).
                 Some(c @ ('$' | '`' | '(' | ')' | '<' | '>' | '|' | '&')) => {
+                    return Err(self.error(format!("{name}: {c:?} outside quotes would need a shell")));
+                }
+                // Behind `export` it is a command's word: bash expands braces there, others file names.
+                Some(c @ ('{' | '*' | '?' | '[')) if self.export => {
                     return Err(self.error(format!("{name}: {c:?} outside quotes would need a shell")));
                 }
                 Some('~') if at_tilde => {
@@ -310,6 +320,10 @@ mod tests {
             ("A=x\0", "context.sh:1: A: a NUL in the value"),
             ("A='x\0'", "context.sh:1: A: a NUL in the value"),
             ("exported A=1", "context.sh:1: \"exported A=1\" is not KEY='value'"),
+            ("export A={a,b}", "context.sh:1: A: '{' outside quotes would need a shell"),
+            ("A=1\n;B=2", "context.sh:2: \";B=2\" is not KEY='value'"),
+            ("A=1;;B=2", "context.sh:1: \";B=2\" is not KEY='value'"),
+            ("A=1 export B=2", "context.sh:1: \"export B=2\" is not KEY='value'"),
             ("export -n A", "context.sh:1: \"-n A\" is not KEY='value'"),
             ("A+=b", "context.sh:1: \"A+=b\" is not KEY='value'"),
             ("A[0]=b", "context.sh:1: \"A[0]=b\" is not KEY='value'"),
