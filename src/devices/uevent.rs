@@ -58,7 +58,7 @@ impl AsFd for Uevents {
 }
 
 /// Reads `action@devpath\0KEY=value\0...`.
-fn parse(message: &[u8]) -> Uevent {
+pub fn parse(message: &[u8]) -> Uevent {
     let mut event = Uevent::default();
     for field in message.split(|&byte| byte == 0) {
         let field = String::from_utf8_lossy(field);

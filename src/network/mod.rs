@@ -4,7 +4,7 @@
 //! parses packets ([`dhcp::run`], [`resolver`]) needs no privilege.
 
 pub mod dhcp;
-mod dns;
+pub mod dns;
 pub mod links;
 pub mod names;
 pub mod resolver;

@@ -5,7 +5,7 @@
 
 mod backoff;
 pub mod collect;
-mod parse;
+pub mod parse;
 mod queue;
 mod record;
 mod transport;

@@ -8,7 +8,7 @@
 
 mod client;
 mod frame;
-mod message;
+pub mod message;
 mod options;
 #[cfg(test)]
 pub(super) mod samples;
