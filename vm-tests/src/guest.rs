@@ -13,6 +13,8 @@ use nix::sys::signal::SigSet;
 use crate::case::marker;
 use crate::cases;
 
+/// Where this program lies in an image.
+pub const IN_IMAGE: &str = "usr/bin/vm-tests";
 /// The word behind the program's name that makes it a payload.
 pub const ARGUMENT: &str = "guest";
 /// The word behind that for a process that a payload leaves behind.
@@ -36,8 +38,10 @@ pub struct Job {
 
 /// Runs the guest half of the case whose name the token begins with.
 pub fn main(words: &[String]) -> ExitCode {
-    if words.first().is_some_and(|word| word == DAEMON) {
-        return daemon();
+    match words.first().map(String::as_str) {
+        Some(DAEMON) => return daemon(),
+        Some(cases::hepix::COMPARE) => return cases::hepix::compare(),
+        _ => {}
     }
     match run() {
         Ok((name, status)) => {

@@ -9,17 +9,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::case::Case;
+use crate::guest::{self, IN_IMAGE};
 use crate::lines::Lines;
 use crate::machine::{Machine, Medium};
-use crate::{cd, guest, process};
+use crate::{cd, process};
 
 /// Everything of ours, below the project's root, which is the working directory.
 pub const PLACE: &str = "target/vm-tests";
 /// What scripts/build has made.
 pub const CTXTOOL: &str = "target/ctxtool";
 
-/// Where the guest half lies in an image.
-const IN_IMAGE: &str = "usr/bin/vm-tests";
 /// For making an image on a loaded machine.
 const MAKING: Duration = Duration::from_secs(300);
 

@@ -8,6 +8,7 @@ mod dhcp_silent;
 mod guard_device;
 mod guard_good;
 mod guard_hostile;
+pub mod hepix;
 mod hooks_order;
 mod medium_absent;
 mod medium_faults;
@@ -42,6 +43,7 @@ use crate::case::Case;
 
 /// Those that take longest come first, so that the last one does not run alone for long.
 pub const ALL: &[Case] = &[
+    hepix::CASE,
     whole_slice::CASE,
     guard_hostile::REVERT,
     guard_good::CASE,
