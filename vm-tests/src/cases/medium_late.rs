@@ -43,7 +43,8 @@ fn boot(
         ("context.sh", &format!("CASE='{}'\n", stage.case.name)),
     ])?;
     let image = cd.image.canonicalize().map_err(|error| format!("{}: {error}", cd.image.display()))?;
-    let policy = policy_with(json!({"medium": {"need": "require", "wait_secs": 90}}));
+    // Far more than the case's time: the last look at the limit must not be what finds it.
+    let policy = policy_with(json!({"medium": {"need": "require", "wait_secs": 600}}));
     let machine = qemu.iter().fold(stage.tiny(&policy)?, |machine, word| machine.qemu([*word]));
     let running = machine.boot()?;
     running.wait_console("no context CD yet: ")?;
