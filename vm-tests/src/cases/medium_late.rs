@@ -1,6 +1,8 @@
 //! A context CD that comes when the machine already waits for it, each on its way: all of them are found.
 
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -48,6 +50,8 @@ fn boot(
     let machine = qemu.iter().fold(stage.tiny(&policy)?, |machine, word| machine.qemu([*word]));
     let running = machine.boot()?;
     running.wait_console("no context CD yet: ")?;
+    // The machine looks once more half a second after that, and then no more unless something wakes it.
+    thread::sleep(Duration::from_secs(5));
     bring(&running, &image)?;
     let ended = running.end()?;
     ended.expect_console(&format!("prolog: {}", stage.marker()))?;
