@@ -7,17 +7,17 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
-use super::runner::{Done, Due, Fault, machine_fault, site_fault};
+use super::runner::{Done, Due, Fault, machine_fault};
 use super::{Agent, scripts};
 use crate::clock::Deadline;
 use crate::context::opennebula::StartScript;
 use crate::context::shell::Variable;
-use crate::script::{self, Script, Way};
+use crate::script::{CONTEXT_DIR, Script, Way};
 
 /// The script itself, in memory, for root alone.
 const PATH: &str = "/run/ctxinit/start-script";
-/// As the report and the log name it.
-const NAME: &str = "start-script";
+/// APP-NAME of what it prints.
+const TAG: &str = "start-script";
 
 /// Whether there is one.
 pub fn due(agent: &Agent) -> Due {
@@ -30,15 +30,13 @@ pub fn due(agent: &Agent) -> Due {
 /// Runs it to its end.
 pub fn run(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
     let Some(StartScript { name, text }) = agent.start_script.take() else { return Ok(Done::Next(String::new())) };
-    if let Some(fault) = script::fault(&text) {
-        return Err(site_fault(format!("context.sh: {name}: {fault}")));
-    }
     write(&text).map_err(|error| machine_fault(format!("{PATH}: {error}")))?;
     let script = Script {
-        name: NAME.to_owned(),
-        tag: NAME.to_owned(),
+        // A fault of it is to be looked for in context.sh.
+        name,
+        tag: TAG.to_owned(),
         path: PATH.to_owned(),
-        dir: script::CONTEXT_DIR.to_owned(),
+        dir: CONTEXT_DIR.to_owned(),
         way: Way::Executed,
         environment: environment(&agent.variables),
         limits: agent.policy.scripts.epilog,
@@ -61,7 +59,7 @@ fn environment(variables: &[Variable]) -> Vec<(String, String)> {
     let fits = |variable: &&Variable| {
         let fits = variable.name.len() + variable.value.len() + 2 <= LONGEST;
         if !fits {
-            log::warn!("context.sh:{}: {}: too long for the environment of {NAME}", variable.line, variable.name);
+            log::warn!("context.sh:{}: {}: too long for the environment of {TAG}", variable.line, variable.name);
         }
         fits
     };

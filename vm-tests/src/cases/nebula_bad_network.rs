@@ -17,7 +17,7 @@ pub const MASK: Case = Case::new("nebula-bad-mask", |stage| {
 
 pub const GATEWAY: Case = Case::new("nebula-bad-gateway", |stage| {
     let context = "{\"network\": {\"interfaces\": [\n  {\"mac\": \"52:54:00:12:34:56\", \"method\": \"static\",\n   \
-        \"addresses\": [\"10.0.2.77/24\"], \"gateway\": \"10.0.3.2\"}\n]}}\n";
+        \"addresses\": [\"10.0.2.77/24\"], \"gateway\": \"10.0.3.2\"}]}}\n";
     let ended = boot(stage, ("context.json", context))?;
     ended.expect_end(
         "500 context.json:3: network.interfaces[0]: gateway: 10.0.3.2 is in no network of the card (10.0.2.77/24)",

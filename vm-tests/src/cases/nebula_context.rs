@@ -57,11 +57,10 @@ fn host(stage: &Stage) -> Result<(), String> {
     let files =
         [("context.sh", context.as_str()), ("data.txt", "a file"), ("epilog.sh", EPILOG), ("context.json", &native)];
     let cd = stage.cd(&files)?;
-    let zone = [("usr/share/zoneinfo/Test/Zone", "TZif2")];
-    let ended = stage.tiny_with(&policy(), &zone)?.cd(&cd).run()?;
+    let ended = stage.tiny_with(&policy(), &[("usr/share/zoneinfo/Test/Zone", "TZif2")])?.cd(&cd).run()?;
     ended.expect_order(&[
         "ctxinit: context.sh:12: LD_PRELOAD: left out: it changes how the loader and the C library work",
-        "ctxinit: context.sh:17: PATH: left out: it says where shells find programs",
+        "ctxinit: context.sh:18: PATH: left out: it says where shells find programs",
         "ctxinit: context.sh:11: JOBFEATURES: \"jobfeatures\" is neither an absolute path",
         "ctxinit: context.sh: ctxinit does nothing about PASSWORD, USERNAME",
         "ctxinit: phase network: ok",

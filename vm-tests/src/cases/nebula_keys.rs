@@ -17,8 +17,8 @@ pub const REFUSED: Case = Case::new("nebula-keys-refused", |stage| {
 pub const ALLOWED: Case = Case::new("nebula-keys-allowed", |stage| {
     let cd = stage.cd(&[("context.sh", CONTEXT), ("root.pub", ROOT), ("prolog.sh", INSTALLED)])?;
     let allowing = policy_with(json!({"accounts": {"root_ssh_keys": true}}));
-    let old = [("root/.ssh/authorized_keys", "ssh-ed25519 OLD the image's own\n")];
-    let ended = stage.tiny_with(&allowing, &old)?.cd(&cd).run()?;
+    let old = ("root/.ssh/authorized_keys", "ssh-ed25519 OLD the image's own\n");
+    let ended = stage.tiny_with(&allowing, &[old])?.cd(&cd).run()?;
     ended.expect_console("ctxinit: 2 keys for root, from SSH_PUBLIC_KEY, ROOT_PUBKEY")?;
     ended.expect_console(&format!("prolog: {}", stage.marker()))
 });

@@ -51,15 +51,17 @@ echo "epilog $1"
 fn vac(stage: &Stage) -> Result<(), String> {
     let site = Site::start(stage)?;
     site.fill(&["nebula-vac"])?;
-    // Such a CD says nothing about work or syslog; the image does about work.
-    let native: Value = serde_json::from_str(&site.context()).map_err(|error| error.to_string())?;
-    let policy = policy_with(json!({"work": native["work"]}));
+    // Such a CD says nothing about work; the image does.
+    let mut native: Value = serde_json::from_str(&site.context()).map_err(|error| error.to_string())?;
+    let policy = policy_with(json!({"work": native["work"].take()}));
+    native.as_object_mut().map(|native| native.remove("work"));
+    let native = native.to_string();
     let cd = stage.cd(&[
         ("context.sh", VAC_CONTEXT),
         ("root.pub", "ssh-rsa AAAA root@factory\n"),
         ("prolog.sh", VAC_PROLOG),
         ("epilog.sh", VAC_EPILOG),
-        ("context.json", "{\"limits\": {\"idle_secs\": 1}}"),
+        ("context.json", &native),
     ])?;
     let ended = tiny(stage, &policy)?.cd(&cd).run()?;
     ended.expect_order(&[
@@ -71,7 +73,7 @@ fn vac(stage: &Stage) -> Result<(), String> {
         "ctxinit: phase work: ok",
         "epilog: epilog stop",
     ])?;
-    ended.expect_report("/tokens/0/tail/0", stage.marker())?;
+    site.expect_record("payload", &stage.marker())?;
     ended.expect_end("200 1 tokens completed")
 }
 
