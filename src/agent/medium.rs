@@ -13,7 +13,7 @@ use crate::clock::Deadline;
 use crate::context::medium::{self, Finding, Kind, Look, Medium, Next, Seen, Wanted};
 use crate::context::shell;
 use crate::context::signature::State;
-use crate::context::site::{CdPath, Site, Work};
+use crate::context::site::{CdPath, Site};
 use crate::devices::block::{self, Block};
 use crate::devices::optical;
 use crate::image::policy::Need;
@@ -199,42 +199,13 @@ fn read_context(agent: &mut Agent) -> Result<(), Fault> {
         .map_err(|error| machine_fault(format!("{}: {error}", script::VARIABLES)))?;
     if let Some(text) = read("context.json")? {
         agent.site = config::parse::<Site>("context.json", &text).map_err(site_fault)?;
-        check_authorities(&agent.site)?;
-        check_secrets(&agent.site)?;
+        let of = |path: &str| Path::new(medium::COPY).join(path);
+        let is_file = |path: &str| of(path).symlink_metadata().is_ok_and(|of| of.is_file());
+        if let Some((key, why)) = agent.site.faults(|path| of(path).is_file(), is_file).into_iter().next() {
+            return Err(site_fault(format!("context.json: {key}: {why}")));
+        }
     }
     nebula::take(agent, variables, nebula)
-}
-
-/// A token server by https is believed by nobody's authorities but the site's.
-fn check_authorities(site: &Site) -> Result<(), Fault> {
-    let Some(Work::Topos(topos)) = &site.work else { return Ok(()) };
-    match &topos.ca {
-        Some(file) if read(file)?.is_none() => {
-            Err(site_fault(format!("context.json: work.topos.ca: {file} is not on the CD")))
-        }
-        None if topos.url.get().starts_with("https:") => {
-            Err(site_fault(format!("context.json: work.topos.ca: {} needs the file of its authorities", topos.url)))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// What is removed must be there, and must not be needed again.
-fn check_secrets(site: &Site) -> Result<(), Fault> {
-    let authorities = match &site.work {
-        Some(Work::Topos(topos)) => topos.ca.as_deref(),
-        None => None,
-    };
-    for path in site.cd.secret.iter().map(CdPath::get) {
-        let fault = |why: &str| Err(site_fault(format!("context.json: cd.secret: {path} {why}")));
-        if !Path::new(medium::COPY).join(path).symlink_metadata().is_ok_and(|of| of.is_file()) {
-            return fault("is not a file on the CD");
-        }
-        if matches!(path.as_str(), "prolog.sh" | "epilog.sh") || Some(path.as_str()) == authorities {
-            return fault("is needed until the machine ends");
-        }
-    }
-    Ok(())
 }
 
 /// Removes what the site marked as secret from the copy. The copy is in memory, so nothing of it stays anywhere.

@@ -14,7 +14,7 @@ mod network;
 pub mod notice;
 pub mod output;
 mod patience;
-mod phases;
+pub(crate) mod phases;
 pub mod protocol;
 pub mod report;
 mod roles;

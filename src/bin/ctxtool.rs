@@ -18,7 +18,7 @@ struct Cli {
 /// One line of `--help` each.
 #[derive(Subcommand)]
 enum Command {
-    /// Make, sign and verify context CDs
+    /// Begin, check, make, sign, verify and explain context CDs
     #[command(subcommand)]
     Cd(cd::Cd),
     /// Serve token pools (ToPoS 4.1) from a directory, until SIGTERM
@@ -29,7 +29,7 @@ enum Command {
 
 const EXAMPLES: &str = "\
 Examples: a context CD, plain and signed; a pool of three tokens, and what a machine asks of it; a page about a boot
-  ctxtool cd build my-site/ -o my-site.iso
+  ctxtool cd new my-site && ctxtool cd check my-site && ctxtool cd build my-site -o my-site.iso
   ctxtool cd keygen -o my-key
   ctxtool cd build my-site/ -o my-site.iso --sign my-key.key --image any --expires 90days
   ctxtool cd verify my-site.iso --key my-key.pub
@@ -52,6 +52,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
     match command {
         Command::Cd(what) => {
             let outcome = cd::run(&what)?;
+            io::stderr().write_all(outcome.warnings.as_bytes())?;
             writeln!(out, "{}", outcome.text)?;
             return Ok(ExitCode::from(outcome.code));
         }

@@ -38,6 +38,40 @@ pub struct Cd {
     pub eject: bool,
 }
 
+impl Site {
+    /// Why this cannot be used on this CD although each value is right, key and reason. `readable` says whether a path
+    /// leads to a file of the CD, `is_file` whether it is one itself and no link.
+    pub fn faults(
+        &self,
+        readable: impl Fn(&str) -> bool,
+        is_file: impl Fn(&str) -> bool,
+    ) -> Vec<(&'static str, String)> {
+        const CA: &str = "work.topos.ca";
+        let mut faults = Vec::new();
+        let mut authorities = None;
+        if let Some(Work::Topos(topos)) = &self.work {
+            authorities = topos.ca.as_deref();
+            match authorities {
+                Some(file) if !readable(file) => faults.push((CA, format!("{file} is not on the CD"))),
+                // A token server by https is believed by nobody's authorities but the site's.
+                None if topos.url.get().starts_with("https:") => {
+                    faults.push((CA, format!("{} needs the file of its authorities", topos.url)));
+                }
+                _ => {}
+            }
+        }
+        // What is removed must be there, and must not be needed again.
+        for path in self.cd.secret.iter().map(CdPath::get) {
+            if !is_file(path) {
+                faults.push(("cd.secret", format!("{path} is not a file on the CD")));
+            } else if matches!(path.as_str(), "prolog.sh" | "epilog.sh") || Some(path.as_str()) == authorities {
+                faults.push(("cd.secret", format!("{path} is needed until the machine ends")));
+            }
+        }
+        faults
+    }
+}
+
 /// The site's syslog server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

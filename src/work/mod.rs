@@ -126,6 +126,11 @@ pub fn run(config: Config, channel: Channel) -> i32 {
     run_at(pace, config, channel)
 }
 
+/// Why no worker could be started with this, told before there is one.
+pub fn fault(topos: &Topos, ca: Option<&[u8]>) -> Option<String> {
+    topos::Pool::new(topos, ca, &Pace::of(topos)).err().map(|error| error.to_string())
+}
+
 /// As [`run`], at another pace: for tests, which cannot wait for a real lock to run out.
 pub fn run_at(pace: Pace, config: Config, channel: Channel) -> i32 {
     let result = match topos::Pool::new(&config.topos, config.ca.as_deref(), &pace) {

@@ -13,7 +13,7 @@ use crate::devices::optical::{self, Drive};
 use crate::mounts;
 
 /// One of these in its root makes a volume a context CD, whatever its label and its device.
-const MARKS: &[&str] = &["prolog.sh", "epilog.sh", "context.sh", "context.json"];
+pub const MARKS: &[&str] = &["prolog.sh", "epilog.sh", "context.sh", "context.json"];
 
 /// A candidate, and what was found on it.
 #[derive(Debug)]

@@ -20,6 +20,8 @@ use std::time::{Instant, SystemTime};
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
+pub use self::copy::copy;
+pub use self::find::MARKS;
 use self::find::{Candidate, Device, Search};
 use super::signature::{self, Judgement};
 use crate::image::policy::{self, Need};
@@ -189,7 +191,7 @@ pub fn look(wanted: &Wanted<'_>, load: &mut dyn FnMut(&str)) -> Look {
 /// Copies it, lets the device go, and judges what was copied.
 fn read(device: &Device, candidate: &Candidate, wanted: &Wanted<'_>) -> Result<Medium, String> {
     let begun = Instant::now();
-    let copied = copy::copy(&candidate.mounted, COPY.as_ref(), wanted.limit)?;
+    let copied = copy(&candidate.mounted, COPY.as_ref(), wanted.limit)?;
     // Nobody may find the drive busy after this, whoever wants to eject its disc.
     if let Err(error) = mounts::unmount(&candidate.mounted.to_string_lossy()) {
         log::warn!("{error}");

@@ -1,16 +1,14 @@
 //! `ctxtool cd build`: a context CD from a directory.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::finding::{Findings, Level};
 use super::sign::{self, Promise};
-use super::{CdError, at, files, iso};
-use crate::config;
-use crate::context::shell;
-use crate::context::site::Site;
-use crate::script;
+use super::tree::Tree;
+use super::{CdError, Outcome, at, check, files, iso};
+use crate::image::policy::Policy;
 
 /// Options of `ctxtool cd build`.
 #[derive(Debug, clap::Args)]
@@ -34,12 +32,12 @@ pub struct Build {
     password_file: Option<PathBuf>,
 }
 
-/// Checks the directory as the guest will, and writes the volume. Returns a line that tells of it.
+/// Checks the directory as `cd check` does, and writes the volume. Returns a line that tells of it.
 ///
 /// # Errors
-/// The first thing that a guest would refuse, or that keeps the volume from being written.
-pub fn build(options: &Build) -> Result<String, CdError> {
-    check(&options.dir)?;
+/// Everything that a guest would refuse, or what keeps the volume from being written.
+pub fn build(options: &Build) -> Result<Outcome, CdError> {
+    let warnings = examined(&options.dir)?.lines(Level::Warning, false);
     // Beside the result, where there is room for it. A copy, so that what was hashed is what is written, and so that
     // hard links make no difference: xorriso would write their content once.
     let copy = iso::scratch(&options.output)?;
@@ -51,33 +49,16 @@ pub fn build(options: &Build) -> Result<String, CdError> {
     }
     iso::write(copy.path(), iso::LABEL, &options.output)?;
     let size = fs::metadata(&options.output).map_err(at(&options.output))?.len();
-    Ok(format!("{}: {size} bytes{signed}", options.output.display()))
+    let text = format!("{}: {size} bytes{signed}", options.output.display());
+    Ok(Outcome { text, warnings, ..Outcome::default() })
 }
 
-fn check(dir: &Path) -> Result<(), CdError> {
-    let mut marks = 0;
-    for name in ["prolog.sh", "epilog.sh", "context.sh", "context.json"] {
-        let path = dir.join(name);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && dir.is_dir() => continue,
-            Err(error) => return Err(CdError::Io { path, error }),
-        };
-        marks += 1;
-        let place = dir.display().to_string();
-        match name {
-            "context.json" => {
-                config::parse::<Site>(name, &text).map_err(|error| CdError::Config { dir: place, error })?;
-            }
-            "context.sh" => {
-                shell::parse(&String::from_utf8_lossy(&text)).map_err(|error| CdError::Shell { dir: place, error })?;
-            }
-            _ => {
-                if let Some(fault) = script::fault(&text) {
-                    return Err(CdError::Script { path, fault });
-                }
-            }
-        }
+/// What a machine would take. Which limits its image has is not known here, so the default ones count.
+fn examined(dir: &Path) -> Result<Findings, CdError> {
+    let tree = Tree::of_directory(dir)?;
+    let findings = check::look(&tree, &Policy::unread())?;
+    if findings.count(Level::Error) > 0 {
+        return Err(CdError::Refused { dir: dir.to_owned(), findings });
     }
-    if marks == 0 { Err(CdError::Empty(dir.to_owned())) } else { Ok(()) }
+    Ok(findings)
 }

@@ -44,13 +44,17 @@ pub fn write(dir: &Path, label: &str, output: &Path) -> Result<(), CdError> {
     fs::rename(partial, output).map_err(at(output))
 }
 
-/// Copies everything on a volume into `dir`, which is there and empty.
+/// Copies everything on a volume into `dir`, which is there and empty: no mount, no root, no kernel code for a
+/// stranger's file system. Names are those that Linux shows: Rock Ridge, else Joliet, else lower case.
 pub fn extract(image: &Path, dir: &Path) -> Result<(), CdError> {
     let mut xorriso = xorriso();
     // `stdio:` keeps a name like `/dev/sr0` from being taken for a drive.
     let mut source = std::ffi::OsString::from("stdio:");
     source.push(image);
-    xorriso.args(["-osirrox", "on", "-indev"]).arg(source).args(["-extract", "/"]).arg(dir);
+    xorriso.args(["-return_with", "SORRY", "32", "-osirrox", "on"]);
+    xorriso.args(["-read_fs", "any", "-ecma119_map", "lowercase", "-indev"]).arg(source);
+    // Directories without Rock Ridge are not writable, and nobody could remove their copy.
+    xorriso.args(["-chmod_r", "u+rwx", "/", "--", "-extract", "/"]).arg(dir).arg("-rollback_end");
     run(xorriso)
 }
 

@@ -1,11 +1,17 @@
 //! `ctxtool cd`: context CDs made, signed and looked at, on the side of the site.
 
 mod build;
+mod check;
+mod explain;
 mod files;
+mod finding;
 mod iso;
 mod keys;
+mod new;
 mod sign;
+mod tree;
 mod verify;
+mod volume;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,39 +19,49 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use self::build::{Build, build};
+pub use self::check::{Check, check};
+pub use self::explain::{Explain, explain};
+use self::finding::{Findings, Level};
 pub use self::keys::{Keygen, keygen};
+pub use self::new::{New, new};
 pub use self::sign::{Sign, sign};
 pub use self::verify::{Verify, verify};
 use crate::config::ConfigError;
-use crate::context::shell::ShellError;
 use crate::context::signature::PathError;
-use crate::script;
 
 /// What is done with a CD.
 #[derive(Debug, clap::Subcommand)]
 pub enum Cd {
+    /// Begin a context CD: a directory with scripts that work as they are
+    New(New),
+    /// Say what a machine would refuse or warn of, before it is booted
+    Check(Check),
     /// Build a context CD from a directory
     Build(Build),
     /// Sign a context CD, or the directory of one, in its place
     Sign(Sign),
     /// Say whether a signature holds, as a machine would
     Verify(Verify),
+    /// Say what a machine would do with a CD, phase by phase, without booting one
+    Explain(Explain),
     /// Make a key pair to sign with
     Keygen(Keygen),
 }
 
 /// What came of it, for the user.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// One or more lines for standard output.
     pub text: String,
+    /// Lines for standard error, or nothing.
+    pub warnings: String,
     /// Exit code.
     pub code: u8,
 }
 
 impl From<String> for Outcome {
     fn from(text: String) -> Self {
-        Self { text, code: 0 }
+        Self { text, ..Self::default() }
     }
 }
 
@@ -55,7 +71,10 @@ impl From<String> for Outcome {
 /// Why it could not be done; nothing is left half done.
 pub fn run(what: &Cd) -> Result<Outcome, CdError> {
     match what {
-        Cd::Build(options) => build(options).map(Outcome::from),
+        Cd::New(options) => new(options).map(Outcome::from),
+        Cd::Check(options) => check(options),
+        Cd::Build(options) => build(options),
+        Cd::Explain(options) => explain(options).map(Outcome::from),
         Cd::Sign(options) => sign(options).map(Outcome::from),
         Cd::Verify(options) => verify(options),
         Cd::Keygen(options) => keygen(options).map(Outcome::from),
@@ -73,33 +92,20 @@ pub enum CdError {
         /// Why.
         error: io::Error,
     },
-    /// `context.json` as the guest would refuse it.
-    #[error("{dir}/{error}")]
-    Config {
-        /// Where it lies.
-        dir: String,
-        /// File, line and key.
-        error: ConfigError,
-    },
-    /// `context.sh` as the guest would refuse it.
-    #[error("{dir}/{error}")]
-    Shell {
-        /// Where it lies.
-        dir: String,
-        /// File and line.
-        error: ShellError,
-    },
-    /// A script as the guest would refuse it.
-    #[error("{}: {fault}", .path.display())]
-    Script {
-        /// Which.
-        path: PathBuf,
+    /// A file of this name is there, and nothing was written.
+    #[error("{}: is there already, and nothing is overwritten", .0.display())]
+    Exists(PathBuf),
+    /// `image.json` as a machine would refuse it.
+    #[error(transparent)]
+    Policy(#[from] ConfigError),
+    /// What a machine would refuse, a line each.
+    #[error("{}: {}\n{}", .dir.display(), .findings.summary(), .findings.lines(Level::Warning, false).trim_end())]
+    Refused {
+        /// The directory of the CD.
+        dir: PathBuf,
         /// What is wrong with it.
-        fault: script::Fault,
+        findings: Findings,
     },
-    /// Nothing that makes a volume a context CD.
-    #[error("{}: none of prolog.sh, epilog.sh, context.sh and context.json is in it, so no machine would take it for a context CD", .0.display())]
-    Empty(PathBuf),
     /// Neither a file, a directory nor a link.
     #[error("{}: neither a file, a directory nor a link, so it cannot be on a CD", .0.display())]
     Special(PathBuf),

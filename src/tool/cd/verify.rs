@@ -55,7 +55,7 @@ fn verify_dir(dir: &Path, name: &Path, image: Option<&str>, keys: Vec<signature:
         State::Foreign => 6,
         State::Off => 1,
     };
-    Ok(Outcome { text: format!("{}: {judgement}", name.display()), code })
+    Ok(Outcome { text: format!("{}: {judgement}", name.display()), code, ..Outcome::default() })
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, CdError> {

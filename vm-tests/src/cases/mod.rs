@@ -3,6 +3,7 @@
 mod agent_dies;
 mod bad_context;
 mod bad_image;
+mod cd_new;
 mod daemon;
 mod dhcp_silent;
 mod guard_device;
@@ -51,6 +52,7 @@ pub const ALL: &[Case] = &[
     guard_hostile::REFUSE,
     guard_hostile::REPORT,
     server_late::CASE,
+    cd_new::CASE,
     dhcp_silent::CASE,
     script_bombs::CASE,
     script_output::CASE,

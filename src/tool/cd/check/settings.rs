@@ -1,0 +1,184 @@
+//! `context.json` and `context.sh`, by the guest's own parsers, which stop at the first error; here they go on behind it.
+
+use super::super::CdError;
+use super::super::finding::Finding;
+use super::super::finding::Level::{self, Error, Hint, Warning};
+use super::super::tree::{Kind, Tree};
+use super::place;
+use crate::config;
+use crate::context::shell::{self, Variable};
+use crate::context::site::{Site, Work};
+use crate::work;
+
+/// Past this the file is something else, and more lines help nobody.
+const MAX_ERRORS: usize = 20;
+
+/// What the guest will know, as far as it can be read.
+#[derive(Debug, Default)]
+pub struct Settings {
+    /// Text of `context.json`.
+    pub json: String,
+    /// The same as any JSON.
+    pub value: serde_json::Value,
+    /// The same as the guest takes it, without its faulty members.
+    pub site: Option<Site>,
+    /// Text of `context.sh`.
+    pub shell: String,
+    /// The same as the guest takes it, without its faulty lines.
+    pub variables: Vec<Variable>,
+}
+
+impl Settings {
+    /// Where a key of `context.json` stands, 0 if that is not known.
+    pub fn key_line(&self, path: &str) -> usize {
+        let path: Vec<&str> = path.split('.').collect();
+        place::member(&self.json, &path).map_or(0, |member| place::line(&self.json, member.start))
+    }
+
+    /// Where a variable of `context.sh` is set, 0 if that is not known.
+    pub fn variable_line(&self, name: &str) -> usize {
+        let sets = |line: &str| {
+            let line = line.trim_start();
+            let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with('='))
+        };
+        self.shell.lines().position(sets).map_or(0, |at| at + 1)
+    }
+
+    /// A finding about a key of `context.json`.
+    pub fn about_key(&self, level: Level, path: &str, what: impl Into<String>) -> Finding {
+        Finding::new(level, "context.json", what).key(path).at(self.key_line(path))
+    }
+
+    /// A finding about a variable of `context.sh`.
+    pub fn about_variable(&self, level: Level, name: &str, what: impl Into<String>) -> Finding {
+        Finding::new(level, "context.sh", what).key(name).at(self.variable_line(name))
+    }
+}
+
+/// Reads both, as far as they are there.
+///
+/// # Errors
+/// If one of them cannot be read.
+pub fn check(tree: &Tree, findings: &mut Vec<Finding>) -> Result<Settings, CdError> {
+    let mut settings = Settings::default();
+    if let Some(text) = tree.read("context.json")? {
+        settings.json = String::from_utf8_lossy(&text).into_owned();
+        settings.value = serde_json::from_slice(&text).unwrap_or_default();
+        let (site, faults) = site(&text);
+        settings.site = site;
+        if text.starts_with(b"\xef\xbb\xbf") {
+            findings.push(Finding::new(Hint, "context.json", BOM).at(1));
+        }
+        findings.extend(faults);
+        findings.extend(meaning(tree, &settings)?);
+    }
+    if let Some(text) = tree.read("context.sh")? {
+        match String::from_utf8(text) {
+            Ok(text) => {
+                let (variables, faults) = variables(&text);
+                findings.extend(faults);
+                (settings.variables, settings.shell) = (variables, text);
+            }
+            Err(error) => {
+                let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+                let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
+                findings.push(Finding::new(Error, "context.sh", "not UTF-8").at(line));
+            }
+        }
+        findings.extend(dangerous(&settings));
+    }
+    Ok(settings)
+}
+
+/// What editors of another system put in front of a text.
+pub const BOM: &str = "begins with a byte order mark; save it as UTF-8 without one";
+
+/// The context without its faulty members, and a finding for each of these.
+fn site(text: &[u8]) -> (Option<Site>, Vec<Finding>) {
+    let mut text = String::from_utf8_lossy(text).into_owned();
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut removed: Vec<String> = Vec::new();
+    for _ in 0..MAX_ERRORS {
+        let error = match config::parse::<Site>("context.json", text.as_bytes()) {
+            Ok(site) => return (Some(site), findings),
+            Err(error) => error,
+        };
+        let path = error.key.trim_end_matches(": ").to_owned();
+        // What we took out is missed by whoever held it, and that is no news.
+        let below = |member: &str| member.strip_prefix(&path).is_some_and(|rest| rest.starts_with('.'));
+        let ours = match error.why.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
+            Some(field) => removed.contains(&format!("{path}.{field}")),
+            None => removed.iter().any(|member| below(member)),
+        };
+        if !ours {
+            findings.push(Finding::new(Error, "context.json", error.why).key(path.as_str()).at(error.line));
+        }
+        // An element of a list is not taken out alone: the others would get its number.
+        let keys: Vec<&str> = path.split('[').next().unwrap_or_default().split('.').collect();
+        let left = place::member(&text, &keys).and_then(|member| place::without(&text, member));
+        let Some(left) = left else { break };
+        removed.push(keys.join("."));
+        text = left;
+    }
+    (None, findings)
+}
+
+/// What the guest checks once the file is read, and what nobody can have meant.
+fn meaning(tree: &Tree, settings: &Settings) -> Result<Vec<Finding>, CdError> {
+    let Some(site) = &settings.site else { return Ok(Vec::new()) };
+    let is_file = |path: &str| matches!(tree.get(path), Some(Kind::File(_)));
+    let faults = site.faults(|path| tree.has_file(path), is_file);
+    let mut findings: Vec<Finding> =
+        faults.iter().map(|(key, what)| settings.about_key(Error, key, what.as_str())).collect();
+    if let Some(Work::Topos(topos)) = &site.work {
+        let authorities = match &topos.ca {
+            Some(file) => tree.read(file)?,
+            None => None,
+        };
+        if faults.iter().all(|(key, _)| *key != "work.topos.ca")
+            && let Some(what) = work::fault(topos, authorities.as_deref())
+        {
+            let key = if topos.ca.is_some() { "work.topos.ca" } else { "work.topos.url" };
+            findings.push(settings.about_key(Error, key, what));
+        }
+        if topos.results.as_ref() == Some(&topos.pool) {
+            let what = "results go into the pool that tokens come from, so each result becomes a new token";
+            findings.push(settings.about_key(Warning, "work.topos.results", what));
+        }
+    }
+    Ok(findings)
+}
+
+/// The variables without faulty lines, and a finding for each of these.
+fn variables(text: &str) -> (Vec<Variable>, Vec<Finding>) {
+    let mut lines: Vec<&str> = text.split('\n').collect();
+    let mut findings = Vec::new();
+    for _ in 0..MAX_ERRORS {
+        let error = match shell::parse(&lines.join("\n")) {
+            Ok(variables) => return (variables, findings),
+            Err(error) => error,
+        };
+        let (name, what) = match error.why.split_once(": ") {
+            Some((name, what)) if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => (name, what),
+            _ => ("", error.why.as_str()),
+        };
+        findings.push(Finding::new(Error, "context.sh", what).key(name).at(error.line));
+        // Behind a quote that is never closed there is no line that could be read.
+        if error.why.contains("never closed") {
+            lines.truncate(error.line.saturating_sub(1));
+        } else if let Some(line) = lines.get_mut(error.line.saturating_sub(1)) {
+            *line = "";
+        }
+    }
+    (Vec::new(), findings)
+}
+
+fn dangerous(settings: &Settings) -> Vec<Finding> {
+    let bad = settings.variables.iter().filter(|variable| shell::is_dangerous(&variable.name));
+    bad.map(|variable| {
+        let what = "would change how shells and programs work, and is left out";
+        settings.about_variable(Warning, &variable.name, what)
+    })
+    .collect()
+}

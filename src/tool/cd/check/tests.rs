@@ -1,0 +1,475 @@
+//! A case for each finding, and one beside it that must not be found.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use super::super::finding::Finding;
+use super::*;
+use crate::context::shell;
+use crate::context::site::Site;
+use crate::script;
+
+const SCRIPT: &str = "case $1 in start) echo x;; esac\n";
+
+fn write(dir: &Path, files: &[(&str, &str)]) {
+    for (name, text) in files {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}
+
+fn findings_with(files: &[(&str, &str)], policy: &Policy, more: impl FnOnce(&Path)) -> Vec<Finding> {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), files);
+    more(dir.path());
+    look(&Tree::open(dir.path()).unwrap(), policy).unwrap().findings
+}
+
+fn lines(files: &[(&str, &str)]) -> Vec<String> {
+    texts(findings_with(files, &Policy::unread(), |_| {}))
+}
+
+fn texts(findings: Vec<Finding>) -> Vec<String> {
+    Findings::from(findings).lines(Level::Hint, false).lines().map(str::to_owned).collect()
+}
+
+/// `bad` gives a line that begins so, `good` gives none that does.
+fn expect(bad: &[(&str, &str)], line: &str, good: &[(&str, &str)]) {
+    let found = lines(bad);
+    assert!(found.iter().any(|found| found.starts_with(line)), "expected {line:?} of {bad:?}, got {found:#?}");
+    let found = lines(good);
+    assert!(!found.iter().any(|found| found.starts_with(line)), "expected no {line:?} of {good:?}");
+}
+
+#[test]
+fn what_is_right_is_clean() {
+    assert_eq!(lines(&[("prolog.sh", SCRIPT), ("context.json", "{}"), ("context.sh", "A='b'\n")]), [""; 0]);
+}
+
+#[test]
+fn marks() {
+    expect(
+        &[("x", "")],
+        "error none of prolog.sh, epilog.sh, context.sh and context.json is in its root",
+        &[("context.sh", "")],
+    );
+    expect(&[("Prolog.SH", SCRIPT)], "warning Prolog.SH: passed over: the name", &[("prolog.sh", SCRIPT)]);
+    expect(
+        &[("prolog", SCRIPT), ("context.sh", "")],
+        "warning prolog: passed",
+        &[("prolog.d", ""), ("context.sh", "")],
+    );
+    expect(&[("epilog.sh.txt", SCRIPT)], "warning epilog.sh.txt: passed", &[("notes.txt", "")]);
+    expect(
+        &[("cd/prolog.sh", SCRIPT)],
+        "warning cd/prolog.sh: passed over: only prolog.sh in the root",
+        &[("old/prolog.sh", SCRIPT), ("prolog.sh", SCRIPT)],
+    );
+    expect(&[("prolog.sh/x", "")], "error prolog.sh: not a regular file", &[("prolog.sh", SCRIPT)]);
+}
+
+#[test]
+fn disks_of_others() {
+    for (files, what) in [
+        (vec![("meta-data", ""), ("user-data", "")], "a NoCloud disk"),
+        (vec![("user-data", "")], "half a NoCloud disk"),
+        (vec![("openstack/latest/meta_data.json", "")], "an OpenStack config drive"),
+        (vec![("ec2/latest/user-data", "")], "an EC2 config drive"),
+        (vec![("ovf-env.xml", "")], "an OVF environment"),
+    ] {
+        expect(&files, &format!("error this is {what}"), &[("prolog.sh", SCRIPT)]);
+        let both = [files, vec![("context.json", "{}")]].concat();
+        expect(&both, &format!("hint this is {what}"), &[("prolog.sh", SCRIPT)]);
+    }
+}
+
+#[test]
+fn limits_are_the_images() {
+    let mut policy = Policy::unread();
+    policy.medium.size_mb = 1;
+    let half = "x".repeat(512 * 1024);
+    let files = |count: usize| (0..count).map(|at| format!("data{at}")).collect::<Vec<_>>();
+    let found = |names: &[String], policy: &Policy| {
+        let all: Vec<_> =
+            names.iter().map(|name| (name.as_str(), half.as_str())).chain([("prolog.sh", SCRIPT)]).collect();
+        texts(findings_with(&all, policy, |_| {}))
+    };
+    let too_much = "error its files take more than the image's medium.size_mb, 1048576 bytes";
+    assert_eq!(found(&files(2), &policy), [too_much]);
+    assert_eq!(found(&files(1), &policy), [""; 0]);
+    policy.medium.size_mb = 2;
+    let near = "hint its files have 1572896 of 2097152 bytes that medium.size_mb allows; all of it is memory";
+    assert_eq!(found(&files(3), &policy), [near]);
+    let dir = |depth: usize| format!("{}x", "d/".repeat(depth));
+    let deep = format!("error {}d: more than 16 directories deep", "d/".repeat(16));
+    expect(&[("prolog.sh", SCRIPT), (&dir(17), "")], &deep, &[("prolog.sh", SCRIPT), (&dir(16), "")]);
+}
+
+#[test]
+fn too_many_files() {
+    let many = |count: usize| {
+        let fill = |dir: &Path| {
+            fs::write(dir.join("context.sh"), "").unwrap();
+            (1..count).for_each(|at| fs::write(dir.join(format!("f{at}")), "").unwrap());
+        };
+        texts(findings_with(&[], &Policy::unread(), fill))
+    };
+    assert!(many(10_001).contains(&"error more than 10000 files and directories".to_owned()));
+    assert!(!many(10_000).iter().any(|line| line.contains("more than")));
+}
+
+#[test]
+fn links_and_nodes() {
+    let found = |target: &str| {
+        let link = |dir: &Path| symlink(target, dir.join("lib/l")).unwrap();
+        texts(findings_with(&[("prolog.sh", SCRIPT), ("lib/a", "")], &Policy::unread(), link))
+    };
+    assert_eq!(found("/etc/passwd"), ["error lib/l: links out of the CD, to /etc/passwd of the machine"]);
+    assert_eq!(found("../../x"), ["error lib/l: links out of the CD, to ../../x of the machine"]);
+    assert_eq!(found("b"), ["error lib/l: links to b, which is not on the CD"]);
+    assert_eq!((found("a"), found("../prolog.sh"), found("..")), (vec![], vec![], vec![]));
+    let pipe = |dir: &Path| nix::unistd::mkfifo(&dir.join("p"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let lines = texts(findings_with(&[("prolog.sh", SCRIPT)], &Policy::unread(), pipe));
+    assert_eq!(lines, ["error p: a device, pipe or socket, which has no place on a CD"]);
+    let dangling = |dir: &Path| symlink("gone", dir.join("prolog.sh")).unwrap();
+    let lines = texts(findings_with(&[("epilog.sh", SCRIPT)], &Policy::unread(), dangling));
+    assert_eq!(lines, ["error prolog.sh: links to gone, which is not on the CD"]);
+}
+
+#[test]
+fn names() {
+    let good: &[(&str, &str)] = &[("prolog.sh", SCRIPT), ("a", ""), ("\u{e9}", "")];
+    let long = "x".repeat(65);
+    expect(&[("prolog.sh", SCRIPT), (&long, "")], &format!("hint {long}: its name has 65 characters"), good);
+    expect(&[("prolog.sh", SCRIPT), ("a\nb", "")], "warning a\\nb: control characters", good);
+    expect(&[("prolog.sh", SCRIPT), ("A", ""), ("a", "")], "warning a: differs from A in case only", good);
+    expect(&[("prolog.sh", SCRIPT), (".git/config", "")], "warning .git: the whole history", good);
+    expect(&[("prolog.sh", SCRIPT), ("prolog.sh~", "")], "hint prolog.sh~: looks like an editor's", good);
+}
+
+#[test]
+fn every_fault_of_context_json_in_one_run() {
+    let text = "{\n\"hostname\": \"a b\",\n\"sylog\": {},\n\"syslog\": {\"server\": \"h\", \"port\": 0},\n\
+        \"work\": {\"topos\": {\"url\": \"ftp://x\", \"pool\": \"p/q\",\n\"lock_secs\": 3}}}";
+    let found = lines(&[("context.json", text)]);
+    let starts = [
+        "error context.json:2: hostname: \"a b\" is not a host name",
+        "error context.json:3: sylog: unknown field `sylog`",
+        "error context.json:4: syslog.port: port 0 cannot be reached",
+        "error context.json:5: work.topos.pool: \"p/q\" is not a pool name",
+        "error context.json:5: work.topos.url: \"ftp://x\" is not a base URL",
+        "error context.json:6: work.topos.lock_secs: 3 s is not between",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    assert!(found.iter().zip(starts).all(|(found, start)| found.starts_with(start)), "{found:#?}");
+    // What was wrong is not missing afterwards.
+    let found = lines(&[("context.json", r#"{"work": {"topos": {"pool": "p", "url": "ftp://x"}}}"#)]);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    expect(
+        &[("context.json", "\u{feff}{}")],
+        "hint context.json:1: begins with a byte order mark",
+        &[("context.json", "{}")],
+    );
+}
+
+#[test]
+fn what_context_json_cannot_mean() {
+    let topos =
+        |more: &str| format!(r#"{{"work": {{"topos": {{"url": "https://10.0.0.1/4.1", "pool": "p"{more}}}}}}}"#);
+    let good = [("context.json", topos(r#", "ca": "ca.pem""#)), ("ca.pem", CERTIFICATE.to_owned())];
+    let good: Vec<_> = good.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let ca = "error context.json:1: work.topos.ca: ";
+    let no_ca = topos("");
+    let url = "error context.json: work.topos.ca: https://10.0.0.1/4.1 needs the file of its authorities";
+    expect(&[("context.json", &no_ca)], url, &good);
+    let missing = topos(r#", "ca": "no.pem""#);
+    expect(&[("context.json", &missing)], &format!("{ca}no.pem is not on the CD"), &good);
+    let useless = [("context.json", good[0].1), ("ca.pem", "not PEM")];
+    expect(&useless, &format!("{ca}https://10.0.0.1/4.1: no usable certificate"), &good);
+    let circle = topos(r#", "ca": "ca.pem", "results": "p""#);
+    let circle = [("context.json", circle.as_str()), good[1]];
+    expect(&circle, "warning context.json:1: work.topos.results: results go into the pool", &good);
+}
+
+#[test]
+fn secret_paths_are_on_the_cd() {
+    let found = |text: &str| lines(&[("context.json", text), ("key.pem", "x"), ("prolog.sh", SCRIPT)]);
+    let wanted = "error context.json:1: cd.secret: no.pem is not a file on the CD";
+    assert_eq!(found(r#"{"cd": {"secret": ["key.pem", "no.pem"]}}"#), [wanted]);
+    assert_eq!(found(r#"{"cd": {"secret": ["key.pem"]}}"#), [""; 0]);
+    let needed = "error context.json:1: cd.secret: prolog.sh is needed until the machine ends";
+    assert_eq!(found(r#"{"cd": {"secret": ["prolog.sh"]}}"#), [needed]);
+}
+
+#[test]
+fn every_fault_of_context_sh_in_one_run() {
+    let found = lines(&[("context.sh", "A=$(x)\nB='1'\nrm -rf /\nPATH=/x\nC='open\n")]);
+    assert_eq!(
+        found,
+        [
+            "error context.sh:1: A: '$' outside quotes would need a shell",
+            "error context.sh:3: \"rm -rf /\" is not KEY='value'",
+            "error context.sh:5: C: the quote is never closed",
+            "warning context.sh:4: PATH: would change how shells and programs work, and is left out",
+        ]
+    );
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("context.sh"), b"A='x'\nB='\xff'\n").unwrap();
+    let findings = look(&Tree::open(dir.path()).unwrap(), &Policy::unread()).unwrap();
+    assert_eq!(findings.lines(Level::Hint, false), "error context.sh:2: not UTF-8\n");
+}
+
+#[test]
+fn files_that_are_no_scripts() {
+    let good: &[(&str, &str)] = &[("prolog.sh", SCRIPT)];
+    expect(&[("prolog.sh", "")], "error prolog.sh: the file is empty", good);
+    expect(&[("prolog.sh", "a\0")], "error prolog.sh: ", good);
+    expect(&[("prolog.sh", "echo $1\r\n")], "error prolog.sh: line 1 ends in CR LF", good);
+    expect(&[("prolog.sh", SCRIPT), ("x.sh", "echo\r\n")], "warning x.sh: line 1 ends in CR LF", good);
+    expect(&[("prolog.sh", &format!("\u{feff}{SCRIPT}"))], "warning prolog.sh:1: begins with a byte order mark", good);
+    let python = "#!/usr/bin/env python3\nprint(1)\n";
+    expect(&[("prolog.sh", python)], "hint prolog.sh:1: python3 has to be in the image", good);
+}
+
+#[test]
+fn shell_syntax() {
+    let good: &[(&str, &str)] = &[("prolog.sh", SCRIPT), ("x.sh", "#!/bin/bash\na=(1 2); echo \"${a[1]}\"\n")];
+    let broken = "echo $1\nif true; then\n";
+    expect(&[("prolog.sh", broken)], "error prolog.sh:3: bash -n: syntax error", good);
+    expect(&[("prolog.sh", SCRIPT), ("x.sh", broken)], "warning x.sh:3: bash -n: ", good);
+    // Where sh is bash, it takes arrays; CI and Debian have dash.
+    if fs::canonicalize("/bin/sh").is_ok_and(|sh| sh.ends_with("dash")) {
+        let array = "#!/bin/sh\n[ \"$1\" ]\na=(1 2); echo \"${a[1]}\"\n";
+        expect(&[("prolog.sh", array)], "warning prolog.sh:3: sh -n: ", good);
+        let array = array.strip_prefix("#!/bin/sh").unwrap();
+        expect(&[("prolog.sh", array)], "hint prolog.sh:3: sh -n: ", good);
+    }
+}
+
+#[test]
+fn shellcheck_has_its_say_where_it_is_installed() {
+    let installed = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("shellcheck").exists()));
+    if installed {
+        let good: &[(&str, &str)] = &[("prolog.sh", "cd \"$1\" || exit\n")];
+        expect(&[("prolog.sh", "cd \"$1\"\n")], "hint prolog.sh:1: SC2164: ", good);
+    }
+}
+
+#[test]
+fn what_scripts_count_on() {
+    let sourced = |line: &str| format!("{line}\n{SCRIPT}");
+    let check = |bad: &str, what: &str, good: &str| {
+        let (bad, good) = (sourced(bad), sourced(good));
+        let helper = ("helper.sh", "true\n");
+        expect(
+            &[("prolog.sh", &bad), helper],
+            &format!("warning prolog.sh:1: {what}"),
+            &[("prolog.sh", &good), helper],
+        );
+    };
+    let guarded = "[ -r /etc/init.d/functions ] && . /etc/init.d/functions";
+    check(". /etc/init.d/functions", "/etc/init.d/functions is not in every image", guarded);
+    check(
+        "source /usr/lib/x.sh",
+        "/usr/lib/x.sh may not be in the image",
+        "if [ -f /usr/lib/x.sh ]; then . /usr/lib/x.sh; fi",
+    );
+    check(". ./no.sh", "./no.sh is not on the CD", ". ./helper.sh");
+    check(
+        ". /var/lib/hepix/context/no.sh",
+        "/var/lib/hepix/context/no.sh is not",
+        ". /var/lib/hepix/context/helper.sh",
+    );
+    check(". ../x", "../x is outside the CD", ". \"$DIR/x\"");
+    let hint = "hint prolog.sh:1: curl needs the network";
+    let fetch = sourced("curl -o x http://10.0.0.1/");
+    expect(&[("prolog.sh", &fetch)], hint, &[("epilog.sh", &fetch)]);
+    expect(&[("epilog.sh", "echo x\n")], "hint epilog.sh: never looks at $1", &[("epilog.sh", SCRIPT)]);
+}
+
+#[test]
+fn writes_outside_of_what_sites_may_alter() {
+    let cases = [
+        ("echo x > /etc/passwd", "/etc/passwd", "echo x > /etc/rsyslog.d/a.conf"),
+        ("{ a; b; } >> /usr/x", "/usr/x", "a 2>/dev/null >>/var/log/site"),
+        ("cp a b /usr/lib/", "/usr/lib/", "cp /usr/lib/a /tmp/"),
+        ("mv /usr/bin/a /tmp/", "/usr/bin/a", "mv a b"),
+        ("install -d /opt/x /tmp/y", "/opt/x", "install -m 644 /opt/x /tmp/y"),
+        ("ln -sf /tmp/x /usr/bin/python", "/usr/bin/python", "ln -s /usr/bin/x /tmp/x"),
+        ("sed -i s/a/b/ /etc/yum.conf", "/etc/yum.conf", "sed s/a/b/ /etc/yum.conf"),
+        ("echo | sudo tee -a /etc/profile", "/etc/profile", "echo | tee /etc/hosts"),
+        ("mkdir -p /opt/soft", "/opt/soft", "mkdir -p /mnt/soft"),
+        ("rm -f /etc/shadow", "/etc/shadow", "rm -f ./shadow"),
+        ("chmod 755 /usr/x", "/usr/x", "chmod /usr/x"),
+        ("echo > \"/etc/yum/$x\"", "/etc/yum/$x", "echo > \"$x/etc/yum\""),
+        ("x=$(echo a > /etc/group)", "/etc/group", "x=$(cat < /etc/group)"),
+        ("tar -xzf x.tgz -C /usr/local", "/usr/local", "tar -czf x.tgz -C /usr/local ."),
+        ("useradd joe", "/etc/passwd", "id joe"),
+        ("yum -y install x", "/usr", "yum list x"),
+    ];
+    for (bad, target, good) in cases {
+        let (bad, good) = (format!("[ $1 ]\n{bad}\n"), format!("[ $1 ]\n{good}\n"));
+        let line = format!("warning prolog.sh:2: {target}: may be written by ");
+        expect(&[("prolog.sh", &bad)], &line, &[("prolog.sh", &good)]);
+        let found = lines(&[("prolog.sh", &good)]);
+        assert!(!found.iter().any(|line| line.contains("may be written")), "{good}: {found:#?}");
+    }
+}
+
+#[test]
+fn what_sites_may_alter_is_the_images_to_say() {
+    let mut policy = Policy::unread();
+    policy.guard.site_writable = vec!["/etc/motd".to_owned(), "/etc/ld.so.preload".to_owned()].try_into().unwrap();
+    let script = "[ $1 ]\necho > /etc/motd\necho > /etc/hosts\necho > /etc/ld.so.preload\n";
+    let found = texts(findings_with(&[("prolog.sh", script)], &policy, |_| {}));
+    let expected = [
+        "warning prolog.sh:3: /etc/hosts: may be written by a redirection: not in site_writable",
+        "warning prolog.sh:4: /etc/ld.so.preload: may be written by a redirection: it gets into every program",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn secrets_in_clear() {
+    let good: &[(&str, &str)] = &[("prolog.sh", SCRIPT), ("a.pem", "-----BEGIN CERTIFICATE-----\n")];
+    let rsa = "x\n-----BEGIN RSA PRIVATE KEY-----\n";
+    expect(&[("prolog.sh", SCRIPT), ("k", rsa)], "warning k:2: a private key in clear", good);
+    let proxy = format!("-----BEGIN CERTIFICATE-----\n{rsa}");
+    expect(&[("prolog.sh", SCRIPT), ("a.pem", &proxy)], "warning a.pem:3: a certificate with its private key", good);
+    expect(
+        &[("x", "id = AKIAABCDEFGHIJKLMNOP\n")],
+        "warning x:1: an AWS access key",
+        &[("x", "MAKIAABCDEFGHIJKLMNOP AKIA")],
+    );
+    expect(&[("x", "glpat-abcdefghij0123456789")], "warning x:1: a GitLab token", &[("x", "glpat-x")]);
+    let variable = "warning context.sh:1: DB_PASSWORD: looks like a secret";
+    expect(&[("context.sh", "DB_PASSWORD='geheim'\n")], variable, &[("context.sh", "DB_PASSWORD=''\n")]);
+    let hash = "warning context.sh:1: CRYPTED_PASSWORD: the hash of a password";
+    expect(&[("context.sh", "CRYPTED_PASSWORD='$6$x'\n")], hash, &[("context.sh", "TOKEN='YES'\nSECRET_FILE='a'\n")]);
+    let script = format!("export API_KEY=abc\n{SCRIPT}");
+    let good = format!("export API_KEY=$(cat key)\ntool --token-file=/x\n{SCRIPT}");
+    expect(&[("prolog.sh", &script)], "warning prolog.sh:1: API_KEY: looks like", &[("prolog.sh", &good)]);
+    let option = format!("tool --password=abc\n{SCRIPT}");
+    expect(&[("prolog.sh", &option)], "warning prolog.sh:1: password: looks like", &[("prolog.sh", &good)]);
+    // Said to be secret in context.json: known, and no news.
+    let marked = [("context.json", "{\"cd\": {\"secret\": [\"keys\"]}}"), ("keys/k", rsa)];
+    assert!(!lines(&marked).iter().any(|line| line.contains("private key")));
+}
+
+#[test]
+fn addresses_that_cannot_work() {
+    let check = |bad: &str, line: &str, good: &str| {
+        expect(&[("context.sh", bad)], &format!("warning context.sh:{line}"), &[("context.sh", good)]);
+    };
+    let card =
+        |ip: &str, mask: &str, gateway: &str| format!("ETH0_IP='{ip}'\nETH0_MASK='{mask}'\nETH0_GATEWAY='{gateway}'\n");
+    let good = card("10.1.0.5", "255.255.0.0", "10.1.9.1");
+    check(&card("10.1.0.5", "", "10.1.9.1"), "3: ETH0_GATEWAY: 10.1.9.1 is not in 10.1.0.0/24", &good);
+    check(&card("10.1.0.5", "", "10.1.0.5"), "3: ETH0_GATEWAY: 10.1.0.5 is the machine's own", &good);
+    check(&card("10.1.0.0", "", ""), "1: ETH0_IP: 10.1.0.0 is the network itself of 10.1.0.0/24", &good);
+    check(
+        &card("10.1.0.255", "", ""),
+        "1: ETH0_IP: 10.1.0.255 is the broadcast",
+        &card("10.1.0.255", "255.255.0.0", ""),
+    );
+    let line = "1: ETH0_IP: 10.1.0.0 is the network";
+    check(&card("10.1.0.0", "255.255.255.252", ""), line, &card("10.1.0.0", "255.255.255.254", ""));
+    let keys = |gateway: &str| {
+        format!(r#"{{"network": {{"interfaces": [{{"addresses": ["10.1.0.5/24"], "gateway": "{gateway}"}}]}}}}"#)
+    };
+    let line = "warning context.json:1: network.interfaces[0].gateway: 10.2.0.1 is not in 10.1.0.0/24";
+    expect(&[("context.json", &keys("10.2.0.1"))], line, &[("context.json", &keys("10.1.0.1"))]);
+}
+
+#[test]
+fn servers_that_nobody_is_at() {
+    let dns = "warning context.sh:1: ETH0_DNS: 192.0.2.53 is an address for documentation";
+    expect(&[("context.sh", "ETH0_DNS='10.0.0.1 192.0.2.53'\n")], dns, &[("context.sh", "ETH0_DNS='10.0.0.1'\n")]);
+    let syslog = |server: &str| format!("{{\"syslog\": {{\"server\": \"{server}\"}}}}");
+    let good = syslog("10.0.0.1");
+    for (server, why) in [
+        ("127.0.0.1", "is the machine itself"),
+        ("2001:db8::1", "is an address for documentation"),
+        ("0.0.0.0", "is no server's address"),
+        ("log.example.org", "is a name for examples"),
+        ("localhost", "is the machine itself"),
+    ] {
+        let line = format!("warning context.json:1: syslog.server: {server} {why}");
+        expect(&[("context.json", &syslog(server))], &line, &[("context.json", &good)]);
+    }
+    let pool =
+        |host: &str| format!("{{\"work\": {{\"topos\": {{\"url\": \"http://{host}:8080/4.1\", \"pool\": \"p\"}}}}}}");
+    let line = "warning context.json:1: work.topos.url: 198.51.100.7 is an address";
+    expect(&[("context.json", &pool("198.51.100.7"))], line, &[("context.json", &pool("10.0.0.1"))]);
+}
+
+/// Whatever the guest refuses is an error here, and what it takes is none: the same inputs through both.
+#[test]
+fn the_guests_word_is_the_linters() {
+    let json: &[&str] = &[
+        "",
+        "{",
+        "[]",
+        "{}",
+        "null",
+        "{\"x\": 1}",
+        "{\"hostname\": 1}",
+        "{\"hostname\": \"wn-1\"}",
+        "{} x",
+        "\u{feff}{}",
+        "{\"limits\": {\"idle_secs\": -1}}",
+        "{\"limits\": {\"idle_secs\": 1}}",
+        "{\"syslog\": {}}",
+        "{\"syslog\": null}",
+        "{\"syslog\": {\"server\": \"h\", \"server\": \"i\"}}",
+        "{\"cd\": {\"secret\": [\"x\"]}}",
+        "{\"cd\": {\"secret\": [\"../x\"]}}",
+        "{\"cd\": {\"eject\": true}}",
+        "{\"work\": {}}",
+        "{\"work\": {\"x\": {}}}",
+        "{\"work\": {\"topos\": {\"url\": \"https://h/4.1\", \"pool\": \"p\"}}}",
+        "{\"work\": {\"topos\": {\"url\": \"http://h/4.1\", \"pool\": \"p\", \"ca\": \"x\"}}}",
+        "{\"work\": {\"topos\": {\"url\": \"http://h/4.1\", \"pool\": \"p\"}}}",
+    ];
+    for text in json {
+        let site = config::parse::<Site>("context.json", text.as_bytes());
+        let refused = site.map_or(true, |site| !site.faults(|_| false, |_| false).is_empty());
+        assert_eq!(errors(&[("context.json", text)]) > 0, refused, "{text}");
+    }
+    let shells: &[&str] = &[
+        "",
+        "A=1",
+        "A='1",
+        "A=\"",
+        "A=`x`",
+        "A=$x",
+        "A",
+        "A='a'b\"c\"",
+        "# x\n\nexport A=1; B=2",
+        "1A=x",
+        "A=x\0",
+        "=x",
+        "A=(1)",
+        "A='x\ny'",
+        "A=b c",
+        "PATH=/x",
+    ];
+    for text in shells {
+        assert_eq!(errors(&[("context.sh", text)]) > 0, shell::parse(text).is_err(), "{text:?}");
+    }
+    let scripts: &[&str] = &["", "\0", "x\r\n", "x\n", "#!/bin/sh\r\n", "#!/usr/bin/perl\n"];
+    for text in scripts {
+        for name in ["prolog.sh", "epilog.sh"] {
+            assert_eq!(errors(&[(name, text)]) > 0, script::fault(text.as_bytes()).is_some(), "{name} {text:?}");
+        }
+    }
+}
+
+fn errors(files: &[(&str, &str)]) -> usize {
+    lines(files).iter().filter(|line| line.starts_with("error")).count()
+}
+
+const CERTIFICATE: &str = include_str!("../../../../tests/fixtures/tls/ca.pem");
