@@ -13,11 +13,12 @@ use crate::stage::{Stage, policy, policy_with};
 
 /// As `stage::policy` has it.
 const IMAGE: &str = "vm-tests";
-const EXPIRES: &str = "2060-01-01";
+const EXPIRES: &str = "2050-01-01";
 const RUNS: &str = "the prolog runs";
-/// The machine's clock: within the time of a signature, after it, and never set.
-const IN_TIME: &str = "base=2050-01-01";
-const TOO_LATE: &str = "base=2070-01-01";
+/// The machine's clock: within the time of a signature, after it, and never set. A PC's clock has two digits for the
+/// year, which Linux takes for 1970 to 2069.
+const IN_TIME: &str = "base=2040-01-01";
+const TOO_LATE: &str = "base=2060-01-01";
 const NEVER_SET: &str = "base=1990-01-01";
 
 pub const GOOD: Case = Case::new("sign-good", |stage| {
@@ -31,8 +32,8 @@ pub const GOOD: Case = Case::new("sign-good", |stage| {
     ended.expect_end("200 the scripts are done, and no work source is named")?;
     ended.expect_report("/medium/signature/state", "good")?;
     ended.expect_report("/medium/signature/signer", key.id.as_str())?;
-    ended.expect_report("/medium/signature/expires", "2060-01-01T00:00:00Z")?;
-    let why = format!("signed by key {} for image {IMAGE} until 2060-01-01T00:00:00Z", key.id);
+    ended.expect_report("/medium/signature/expires", "2050-01-01T00:00:00Z")?;
+    let why = format!("signed by key {} for image {IMAGE} until 2050-01-01T00:00:00Z", key.id);
     ended.expect_report("/medium/signature/why", why)
 });
 
@@ -54,7 +55,7 @@ pub const EXPIRED: Case = Case::new("sign-expired", |stage| {
     let (key, cd) = (Key::make(&stage.dir)?, site_cd(stage)?);
     key.sign(&cd.image, IMAGE, EXPIRES)?;
     let ended = boot(stage, &cd, &required(&key), TOO_LATE)?;
-    let why = format!("key {} signed it until 2060-01-01T00:00:00Z, and the clock says 2070-01-01T00:0", key.id);
+    let why = format!("key {} signed it until 2050-01-01T00:00:00Z, and the clock says 2060-01-01T00:0", key.id);
     refused(&ended, "expired", &why)
 });
 
