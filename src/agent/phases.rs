@@ -36,7 +36,7 @@ pub const PHASES: &[Phase<Agent>] = &[
     },
     Phase { name: "logging", due: boot::logging_due, limit: none, on_failure: go_on, run: boot::logging },
     Phase {
-        name: "start_script",
+        name: "start-script",
         due: start_script::due,
         limit: |agent| secs(agent.policy.scripts.epilog.timeout_secs),
         on_failure: |agent| guard::or(agent, agent.policy.scripts.epilog.on_failure),

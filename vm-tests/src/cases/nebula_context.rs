@@ -66,7 +66,7 @@ fn host(stage: &Stage) -> Result<(), String> {
         "ctxinit: phase network: ok",
         "ctxinit: phase logging: ok",
         "start-script: RESULT nebula-context-start ok",
-        "ctxinit: phase start_script: ok",
+        "ctxinit: phase start-script: ok",
         "epilog: RESULT nebula-context-epilog ok",
     ])?;
     ended.expect_console_end(": eth0 10.0.2.77/24 fec0::77/64 from the context")?;
