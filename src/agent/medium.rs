@@ -1,7 +1,7 @@
 //! The medium phase: the context CD found, read whole, shown to scripts, and read for ourselves.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -77,6 +77,7 @@ pub fn run(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
         }
         Finding::Nothing { .. } => Ok(Done::Next(format!("{why}: the machine is not contextualised"))),
         Finding::Broken(why) => Err(site_fault(format!("the context CD cannot be read: {why}"))),
+        Finding::Refused(why) => Err(site_fault(format!("the context CD is refused: {why}"))),
         Finding::Several(all) => Err(site_fault(format!("more than one context CD: {}", all.join(", ")))),
     }
 }
@@ -126,7 +127,7 @@ fn tell_wait(finding: &Finding, secs: u32, told: &mut String) {
     let what = match finding {
         Finding::Nothing { summary, .. } => format!("no context CD yet: {summary}; one may come within {secs} s"),
         Finding::Broken(why) => format!("the context CD cannot be read: {why}; that may pass within {secs} s"),
-        Finding::Found(_) | Finding::Several(_) => return,
+        Finding::Found(_) | Finding::Refused(_) | Finding::Several(_) => return,
     };
     if what != *told {
         log::info!("{what}");
@@ -233,10 +234,16 @@ fn write_private(path: &str, bytes: &[u8]) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(0o600))
 }
 
+/// What the agent itself reads: a context is a few KB, and a root process does not take whatever a CD has room for.
+const LONGEST: u64 = 1 << 20;
+
 /// A file of the copy, if it is there.
 fn read(name: &str) -> Result<Option<Vec<u8>>, Fault> {
-    match fs::read(format!("{}/{name}", medium::COPY)) {
-        Ok(text) => Ok(Some(text)),
+    let mut text = Vec::new();
+    let file = File::open(Path::new(medium::COPY).join(name));
+    match file.and_then(|file| file.take(LONGEST + 1).read_to_end(&mut text)) {
+        Ok(count) if count as u64 > LONGEST => Err(site_fault(format!("{name}: more than {LONGEST} bytes"))),
+        Ok(_) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(site_fault(format!("{name}: {error}"))),
     }

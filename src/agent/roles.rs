@@ -89,7 +89,10 @@ pub fn ask<T: Serialize + DeserializeOwned>(
         match channel.try_recv::<T>() {
             Ok(Some((answer, _))) => break Ok(Some(answer)),
             Ok(None) => {}
-            Err(_) => break Ok(None),
+            Err(error) => {
+                log::error!("a helper gave no answer: {error}");
+                break Ok(None);
+            }
         }
         match events.wait(&[(channel.as_fd(), PollFlags::POLLIN)], deadline) {
             Ok(true) => {}

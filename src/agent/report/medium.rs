@@ -26,7 +26,7 @@ pub enum MediumState {
     Found,
     /// There is none.
     Absent,
-    /// There is one, or may be, that could not be read.
+    /// There is one, or may be, that could not be read, or holds what none may.
     Broken,
     /// There are two or more, and none of them is taken.
     Several,
@@ -38,7 +38,7 @@ impl MediumReport {
         let (state, what) = match finding {
             Finding::Found(medium) => (MediumState::Found, format!("found: {medium}")),
             Finding::Nothing { summary, .. } => (MediumState::Absent, format!("absent: {summary}")),
-            Finding::Broken(why) => (MediumState::Broken, format!("broken: {why}")),
+            Finding::Broken(why) | Finding::Refused(why) => (MediumState::Broken, format!("broken: {why}")),
             Finding::Several(all) => (MediumState::Several, format!("several: {}", all.join(", "))),
         };
         let found = match finding {

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use ring::digest::{Context, SHA256, digest};
+use thiserror::Error;
 
 use crate::context::signature::{Hash, NOT_A_FILE, SIGNATURE, SIGNATURE_LIMIT, SUMS, SUMS_LIMIT};
 
@@ -17,6 +18,16 @@ const MAX_DEPTH: usize = 16;
 const MAX_ENTRIES: usize = 10_000;
 /// What is read and hashed at a time; a larger piece makes nothing faster.
 const CHUNK: usize = 64 * 1024;
+
+/// Why a medium was not copied; it names the file.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub enum CopyError {
+    /// A fault of the drive or of the disc, which may pass.
+    Unreadable(String),
+    /// Something that is on it, and stays.
+    Refused(String),
+}
 
 /// A whole copy.
 #[derive(Debug, Default)]
@@ -32,11 +43,11 @@ pub struct Copied {
 ///
 /// # Errors
 /// Names the file, by its path on the medium.
-pub fn copy(from: &Path, to: &Path, limit: u64) -> Result<Copied, String> {
-    empty(to).map_err(|error| format!("{}: {error}", to.display()))?;
+pub fn copy(from: &Path, to: &Path, limit: u64) -> Result<Copied, CopyError> {
+    empty(to).map_err(|error| CopyError::Unreadable(format!("{}: {error}", to.display())))?;
     let mut copier = Copier { limit, entries: 0, copied: Copied::default() };
     copier.directory(from, to, Vec::new(), 0)?;
-    copier.copied.check_links(to)?;
+    copier.copied.check_links(to).map_err(CopyError::Refused)?;
     Ok(copier.copied)
 }
 
@@ -48,10 +59,10 @@ struct Copier {
 
 impl Copier {
     /// `path` is that on the medium, empty for its root.
-    fn directory(&mut self, from: &Path, to: &Path, path: Vec<u8>, depth: usize) -> Result<(), String> {
-        let failed = |error: io::Error| named(&path, &error);
+    fn directory(&mut self, from: &Path, to: &Path, path: Vec<u8>, depth: usize) -> Result<(), CopyError> {
+        let failed = |error: io::Error| unreadable(&path, &error);
         if depth > MAX_DEPTH {
-            return Err(named(&path, &format!("more than {MAX_DEPTH} directories deep")));
+            return Err(refused(&path, &format!("more than {MAX_DEPTH} directories deep")));
         }
         let mut is_empty = true;
         for entry in fs::read_dir(from).map_err(failed)? {
@@ -59,14 +70,14 @@ impl Copier {
             is_empty = false;
             self.entries += 1;
             if self.entries > MAX_ENTRIES {
-                return Err(format!("more than {MAX_ENTRIES} files and directories"));
+                return Err(CopyError::Refused(format!("more than {MAX_ENTRIES} files and directories")));
             }
             let (source, target) = (entry.path(), to.join(entry.file_name()));
             let path = below(&path, entry.file_name().as_bytes());
             if path.contains(&b'\n') {
-                return Err(named(&path, &"the name holds a line break"));
+                return Err(refused(&path, &"the name holds a line break"));
             }
-            let failed = |error: io::Error| named(&path, &error);
+            let failed = |error: io::Error| unreadable(&path, &error);
             let kind = entry.file_type().map_err(failed)?;
             if kind.is_dir() {
                 DirBuilder::new().mode(0o700).create(&target).map_err(failed)?;
@@ -88,8 +99,8 @@ impl Copier {
         Ok(())
     }
 
-    fn file(&mut self, from: &Path, to: &Path, path: &[u8]) -> Result<Hash, String> {
-        let failed = |error: io::Error| named(path, &error);
+    fn file(&mut self, from: &Path, to: &Path, path: &[u8]) -> Result<Hash, CopyError> {
+        let failed = |error: io::Error| unreadable(path, &error);
         let mut source = File::open(from).map_err(failed)?;
         let expected = source.metadata().map_err(failed)?.len();
         // Mode 700, as the HEPiX copy has it: a script may run its helpers, nobody else may read them.
@@ -105,14 +116,15 @@ impl Copier {
             copied += count as u64;
             self.copied.bytes += count as u64;
             if self.copied.bytes > self.limit {
-                return Err(format!("its files take more than the image's medium.size_mb, {} bytes", self.limit));
+                let why = format!("its files take more than the image's medium.size_mb, {} bytes", self.limit);
+                return Err(CopyError::Refused(why));
             }
             let read = chunk.get(..count).unwrap_or_default();
             hash.update(read);
             target.write_all(read).map_err(failed)?;
         }
         if copied != expected {
-            return Err(named(path, &format!("{copied} bytes of {expected} could be read")));
+            return Err(unreadable(path, &format!("{copied} bytes of {expected} could be read")));
         }
         Ok(bytes(&hash.finish()))
     }
@@ -143,7 +155,8 @@ impl Copied {
     pub fn judged(&self) -> BTreeMap<String, Hash> {
         let entry = |(path, hash): (&Vec<u8>, &Option<Hash>)| match (std::str::from_utf8(path), hash) {
             (Ok(path), Some(hash)) => (path.to_owned(), *hash),
-            _ => (String::from_utf8_lossy(path).into_owned(), NOT_A_FILE),
+            // Escaped, it holds a backslash, so no signed list can name it.
+            _ => (path.escape_ascii().to_string(), NOT_A_FILE),
         };
         self.entries.iter().map(entry).collect()
     }
@@ -193,6 +206,14 @@ fn named(path: &[u8], why: &dyn std::fmt::Display) -> String {
     format!("{}: {why}", crate::logging::printable(&path))
 }
 
+fn unreadable(path: &[u8], why: &dyn std::fmt::Display) -> CopyError {
+    CopyError::Unreadable(named(path, why))
+}
+
+fn refused(path: &[u8], why: &dyn std::fmt::Display) -> CopyError {
+    CopyError::Refused(named(path, why))
+}
+
 fn bytes(digest: &ring::digest::Digest) -> Hash {
     let mut hash = Hash::default();
     hash.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
@@ -221,6 +242,18 @@ mod tests {
     /// A medium and the place of its copy.
     fn dirs() -> (tempfile::TempDir, tempfile::TempDir) {
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap())
+    }
+
+    /// Nothing that is not text can stand for a file that is: a list names `a\u{fffd}`, the CD holds `a\x80` beside it.
+    #[test]
+    fn a_name_that_is_no_text_hides_behind_no_other() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for name in [&b"a\xef\xbf\xbd"[..], b"a\x80"] {
+            fs::write(from.path().join(OsStr::from_bytes(name)), "x").unwrap();
+        }
+        let judged = copy(from.path(), to.path(), MIB).unwrap().judged();
+        assert_eq!(judged.len(), 2);
+        assert_eq!(judged.get("a\\x80"), Some(&NOT_A_FILE));
     }
 
     #[test]
@@ -278,7 +311,7 @@ mod tests {
             for (link, target) in links {
                 symlink(target, from.path().join(link)).unwrap();
             }
-            assert_eq!(copy(from.path(), to.path(), MIB).unwrap_err(), complaint);
+            assert_eq!(copy(from.path(), to.path(), MIB).unwrap_err(), CopyError::Refused(complaint.to_owned()));
         }
     }
 
@@ -287,13 +320,18 @@ mod tests {
         let (from, to) = dirs();
         fs::write(from.path().join("file"), vec![0; 1000]).unwrap();
         assert_eq!(copy(from.path(), to.path(), 1000).unwrap().bytes, 1000);
-        let complaint = copy(from.path(), to.path(), 999).unwrap_err();
+        let complaint = copy(from.path(), to.path(), 999).unwrap_err().to_string();
         assert_eq!(complaint, "its files take more than the image's medium.size_mb, 999 bytes");
         let deep = from.path().join("d/".repeat(MAX_DEPTH + 1));
         fs::create_dir_all(deep).unwrap();
-        assert!(copy(from.path(), to.path(), MIB).unwrap_err().ends_with("d/d: more than 16 directories deep"));
+        assert!(
+            copy(from.path(), to.path(), MIB).unwrap_err().to_string().ends_with("d/d: more than 16 directories deep")
+        );
         let (from, to) = dirs();
         fs::write(from.path().join("two\nlines"), "").unwrap();
-        assert_eq!(copy(from.path(), to.path(), MIB).unwrap_err(), "two\\nlines: the name holds a line break");
+        assert_eq!(
+            copy(from.path(), to.path(), MIB).unwrap_err().to_string(),
+            "two\\nlines: the name holds a line break"
+        );
     }
 }

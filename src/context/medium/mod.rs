@@ -8,7 +8,7 @@
 //! The rules. Only a device that nobody in the machine can write to is looked at; what it is called does not matter.
 //! A volume is a context CD if its root holds one of the four marks. Two of them: neither is taken. One that cannot
 //! be read (or a disc that nobody can make sense of) is tried again until the deadline, and then ends the machine, as it
-//! may have been the context. When there is none, [`next`] says how long to wait for one.
+//! may have been the context; one that holds what none may ends it at once. When there is none, [`next`] says how long to wait for one.
 
 mod copy;
 mod find;
@@ -20,7 +20,7 @@ use std::time::{Instant, SystemTime};
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
-pub use self::copy::copy;
+pub use self::copy::{CopyError, copy};
 pub use self::find::MARKS;
 use self::find::{Candidate, Device, Search};
 use super::signature::{self, Judgement};
@@ -115,6 +115,8 @@ pub enum Finding {
     },
     /// A context CD that could not be read; it may be a passing fault of the drive.
     Broken(String),
+    /// A context CD that holds what none may.
+    Refused(String),
     /// Two or more; all of them named.
     Several(Vec<String>),
 }
@@ -146,7 +148,7 @@ pub enum Next {
 /// still comes). A required one is waited for in any case, as only a CD that still comes helps.
 pub fn next(finding: &Finding, need: Need, last_chance: bool) -> Next {
     match finding {
-        Finding::Found(_) | Finding::Several(_) => Next::Decided,
+        Finding::Found(_) | Finding::Refused(_) | Finding::Several(_) => Next::Decided,
         _ if last_chance => Next::Decided,
         Finding::Nothing { outlook: Outlook::Empty, .. } if need == Need::Optional => Next::Decided,
         Finding::Nothing { outlook: Outlook::Empty | Outlook::Coming, .. } => Next::WaitForEvent,
@@ -179,7 +181,8 @@ pub fn look(wanted: &Wanted<'_>, load: &mut dyn FnMut(&str)) -> Look {
     let finding = match find::judge(&devices) {
         Search::One(device, candidate) => match read(device, candidate, wanted) {
             Ok(medium) => Finding::Found(Box::new(medium)),
-            Err(why) => Finding::Broken(format!("/dev/{}: {why}", device.name)),
+            Err(CopyError::Unreadable(why)) => Finding::Broken(format!("/dev/{}: {why}", device.name)),
+            Err(CopyError::Refused(why)) => Finding::Refused(format!("/dev/{}: {why}", device.name)),
         },
         Search::Several(all) => Finding::Several(all),
         Search::Broken(why) => Finding::Broken(why),
@@ -189,14 +192,14 @@ pub fn look(wanted: &Wanted<'_>, load: &mut dyn FnMut(&str)) -> Look {
 }
 
 /// Copies it, lets the device go, and judges what was copied.
-fn read(device: &Device, candidate: &Candidate, wanted: &Wanted<'_>) -> Result<Medium, String> {
+fn read(device: &Device, candidate: &Candidate, wanted: &Wanted<'_>) -> Result<Medium, CopyError> {
     let begun = Instant::now();
     let copied = copy(&candidate.mounted, COPY.as_ref(), wanted.limit)?;
     // Nobody may find the drive busy after this, whoever wants to eject its disc.
     if let Err(error) = mounts::unmount(&candidate.mounted.to_string_lossy()) {
         log::warn!("{error}");
     }
-    let own = |name: &str| copied.text(COPY.as_ref(), name);
+    let own = |name: &str| copied.text(COPY.as_ref(), name).map_err(CopyError::Unreadable);
     let (sums, minisig) = (own(signature::SUMS)?, own(signature::SIGNATURE)?);
     let judgement = signature::judge(
         &copied.judged(),
@@ -237,6 +240,7 @@ mod tests {
             (broken.clone(), Need::Optional, Next::LookAgain),
             (broken, Need::Require, Next::LookAgain),
             (Finding::Several(Vec::new()), Need::Optional, Next::Decided),
+            (Finding::Refused("prolog.sh: a link to /x".to_owned()), Need::Require, Next::Decided),
         ];
         for (finding, need, expected) in cases {
             assert_eq!(next(&finding, need, false), expected, "{finding:?} {need:?}");

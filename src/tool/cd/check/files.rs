@@ -59,7 +59,9 @@ fn volume_faults(volume: &Volume) -> Vec<Finding> {
 fn copied(tree: &Tree, policy: &Policy) -> Option<Finding> {
     let limit = u64::from(policy.medium.size_mb) * MIB;
     let scratch = tempfile::Builder::new().prefix("ctxtool-").tempdir();
-    let copied = scratch.map_err(|error| error.to_string()).and_then(|to| medium::copy(tree.root(), to.path(), limit));
+    let copied = scratch
+        .map_err(|error| error.to_string())
+        .and_then(|to| medium::copy(tree.root(), to.path(), limit).map_err(|error| error.to_string()));
     copied.err().map(|why| Finding::new(Error, "", why))
 }
 
