@@ -161,7 +161,7 @@ fn explain_needs_no_machine() {
     assert_eq!(code, 0, "{errors}");
     for part in [
         "medium    ISO 9660 volume \"ANY\"",
-        "\nprolog    prolog.sh start, sourced",
+        "\nprolog       prolog.sh start, sourced",
         "SITE='x'",
         "DB_PASSWORD=(hidden)",
     ] {

@@ -17,18 +17,31 @@ use crate::script::{CONTEXT_DIR, Script, Way};
 use crate::verdict::Verdict;
 
 /// In the image; who builds it, fills it.
-const IN_IMAGE: &str = "/etc/ctxinit/epilog.d";
+pub const IN_IMAGE: &str = "/etc/ctxinit/epilog.d";
 /// On the context CD.
-const ON_CD: &str = "epilog.d";
+pub const ON_CD: &str = "epilog.d";
 
 /// What both directories hold.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Found {
-    hooks: Vec<Script>,
+pub struct Found {
+    /// In the order in which they run.
+    pub hooks: Vec<Script>,
     /// Of these, how many are the image's.
     of_image: usize,
     /// Everything else that looks as if somebody wanted it to run.
-    ignored: Vec<String>,
+    pub ignored: Vec<String>,
+}
+
+impl Found {
+    /// Those of a context CD alone; `copy` is where its files lie.
+    ///
+    /// # Errors
+    /// If there is something of the name that is no directory, or cannot be read.
+    pub fn of_cd(copy: &Path, limits: ScriptLimits) -> Result<Self, String> {
+        let mut found = Self::default();
+        found.add(&copy.join(ON_CD), ON_CD, CONTEXT_DIR, &format!("./{ON_CD}"), limits)?;
+        Ok(found)
+    }
 }
 
 /// Whether there are any.
@@ -80,7 +93,9 @@ fn find(agent: &Agent) -> Result<Found, String> {
     found.add(Path::new(IN_IMAGE), IN_IMAGE, dir, IN_IMAGE, limits)?;
     found.of_image = found.hooks.len();
     if with_cd {
-        found.add(&Path::new(COPY).join(ON_CD), ON_CD, dir, &format!("./{ON_CD}"), limits)?;
+        let Found { hooks, ignored, .. } = Found::of_cd(Path::new(COPY), limits)?;
+        found.hooks.extend(hooks);
+        found.ignored.extend(ignored);
     }
     Ok(found)
 }

@@ -20,10 +20,7 @@ const MAX_KEYS: u64 = 256 * 1024;
 
 /// `context.sh`, read: what scripts may see of it, and what it asks of the machine.
 pub fn read(text: Vec<u8>) -> Result<(Vec<Variable>, Nebula), Fault> {
-    let text = String::from_utf8(text).map_err(|error| {
-        let line = error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|&&b| b == b'\n').count() + 1;
-        site_fault(format!("context.sh:{line}: not UTF-8"))
-    })?;
+    let text = shell::text(text).map_err(site_fault)?;
     let (variables, warnings) = shell::usable(shell::parse(&text).map_err(site_fault)?);
     let nebula = opennebula::read(&variables).map_err(site_fault)?;
     for warning in warnings.iter().chain(&nebula.warnings) {
@@ -37,12 +34,9 @@ pub fn read(text: Vec<u8>) -> Result<(Vec<Variable>, Nebula), Fault> {
 
 /// Does what can be done at once. What `context.json` says is in `agent.site` already, and counts more.
 pub fn take(agent: &mut Agent, variables: Vec<Variable>, nebula: Nebula) -> Result<(), Fault> {
-    let site = &mut agent.site;
-    site.hostname = site.hostname.take().or(nebula.hostname.clone());
-    site.timezone = site.timezone.take().or(nebula.timezone.clone());
-    site.network = site.network.take().or(nebula.network.clone());
+    nebula.complete(&mut agent.site);
     agent.features = nebula.features.clone();
-    if let Some(zone) = site.timezone.clone() {
+    if let Some(zone) = agent.site.timezone.clone() {
         match set_timezone(Path::new("/"), zone.get()) {
             Ok(()) => agent.features.push(("TZ".to_owned(), zone.to_string())),
             Err(why) => log::warn!("time zone {zone}: {why}"),
@@ -97,7 +91,10 @@ fn take_keys(agent: &Agent, keys: &[Key]) -> Result<(), Fault> {
 }
 
 /// A file of the CD itself: what a link on it shows to is not the site's to give away.
-fn key_file(path: &Path) -> io::Result<String> {
+///
+/// # Errors
+/// If it is none, or cannot be read.
+pub fn key_file(path: &Path) -> io::Result<String> {
     let found = fs::symlink_metadata(path)?;
     if !found.is_file() || found.len() > MAX_KEYS {
         return Err(io::Error::other("not a file with keys"));

@@ -38,6 +38,17 @@ impl ShellError {
     }
 }
 
+/// The file's bytes as text.
+///
+/// # Errors
+/// Names the line that is none.
+pub fn text(bytes: Vec<u8>) -> Result<String, ShellError> {
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        ShellError { line: good.filter(|&&byte| byte == b'\n').count() + 1, why: "not UTF-8".to_owned() }
+    })
+}
+
 /// Reads the whole file.
 ///
 /// # Errors

@@ -68,12 +68,25 @@ pub enum Fault {
 /// # Errors
 /// The first fault of [`Fault`].
 pub fn examine(dir: &Path, path: &str) -> Result<Interpreter, Fault> {
-    let path = dir.join(path);
+    let interpreter = examine_file(&dir.join(path))?;
+    match &interpreter {
+        Interpreter::Other(words) => {
+            missing(words, dir).map_or(Ok(interpreter), |name| Err(Fault::NoInterpreter(name)))
+        }
+        Interpreter::Shell => Ok(interpreter),
+    }
+}
+
+/// Looks at the file alone, wherever it will run.
+///
+/// # Errors
+/// The first fault of [`Fault`], but for [`Fault::NoInterpreter`].
+pub fn examine_file(path: &Path) -> Result<Interpreter, Fault> {
     let unreadable = |error: io::Error| Fault::Unreadable(error.to_string());
-    let metadata = match fs::metadata(&path) {
+    let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let target = fs::read_link(&path).map_err(|_| unreadable(error))?;
+            let target = fs::read_link(path).map_err(|_| unreadable(error))?;
             return Err(Fault::Dangling(target.display().to_string()));
         }
         Err(error) => return Err(unreadable(error)),
@@ -86,17 +99,8 @@ pub fn examine(dir: &Path, path: &str) -> Result<Interpreter, Fault> {
         return Err(Fault::TooLarge(metadata.len()));
     }
     let mut text = Vec::new();
-    File::open(&path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut text)).map_err(unreadable)?;
-    if let Some(fault) = fault(&text) {
-        return Err(fault);
-    }
-    let interpreter = interpreter(&text);
-    match &interpreter {
-        Interpreter::Other(words) => {
-            missing(words, dir).map_or(Ok(interpreter), |name| Err(Fault::NoInterpreter(name)))
-        }
-        Interpreter::Shell => Ok(interpreter),
-    }
+    File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut text)).map_err(unreadable)?;
+    fault(&text).map_or_else(|| Ok(interpreter(&text)), Err)
 }
 
 /// Why this text cannot be a script.

@@ -18,7 +18,7 @@ use crate::image::policy::ScriptLimits;
 use crate::launch::{self, Program};
 use crate::sys::process::{self, Child, SpawnError};
 
-pub use check::{Fault, Interpreter, examine, fault, interpreter};
+pub use check::{Fault, Interpreter, MAX_BYTES, examine, examine_file, fault, interpreter};
 
 /// Where a guest of the HEPiX working group keeps the copy, and scripts expect it.
 pub const CONTEXT_DIR: &str = "/var/lib/hepix/context";

@@ -6,14 +6,14 @@
 
 mod cards;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::network::{self, Network};
 use super::shell::{ShellError, Variable};
-use super::site::{Host, Hostname, TimeZone};
+use super::site::{Host, Hostname, Site, TimeZone};
 use crate::network::names;
 
 /// What the variables ask for.
@@ -119,6 +119,15 @@ pub fn read(variables: &[Variable]) -> Result<Nebula, ShellError> {
     nebula.not_done.extend(variables.iter().filter(|variable| asks(variable)).map(|variable| variable.name.clone()));
     nebula.not_done.sort();
     Ok(nebula)
+}
+
+impl Nebula {
+    /// Fills in what `context.json` leaves open, as that counts more.
+    pub fn complete(&self, site: &mut Site) {
+        site.hostname = site.hostname.take().or(self.hostname.clone());
+        site.timezone = site.timezone.take().or(self.timezone.clone());
+        site.network = site.network.take().or(self.network.clone());
+    }
 }
 
 /// Whether a variable wants what nobody does here.

@@ -143,6 +143,11 @@ pub fn claimed_image(signature: &[u8]) -> Option<String> {
     Terms::parse(text.lines().nth(2)?.strip_prefix("trusted comment: ")?)?.image
 }
 
+/// The key that a signature says it was made with, in hexadecimal, whether that is true or not.
+pub fn claimed_key(signature: &[u8]) -> Option<String> {
+    str::from_utf8(signature).ok()?.lines().nth(1).and_then(key_id)
+}
+
 /// One text has one form: what nobody signed, like a fifth line, must not be there either.
 fn four_lines(signature: &[u8]) -> Result<&str, &'static str> {
     let text = str::from_utf8(signature).map_err(|_| "is not text")?;

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::minisig::{Key, SIGNATURE_LIMIT, Terms, claimed_image};
+pub use self::minisig::{Key, SIGNATURE_LIMIT, Terms, claimed_image, claimed_key};
 pub use self::sums::{Hash, PathError, SIGNATURE, SUMS, SUMS_LIMIT, Sums, SumsError};
 use crate::image::policy::{self, Demand};
 

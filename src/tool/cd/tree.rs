@@ -93,11 +93,15 @@ impl Tree {
         fs::read(&path).map(Some).map_err(at(&path))
     }
 
-    /// Follows links, but never out of the CD: what lies there is ours and not the guest's.
     fn resolve(&self, path: &str) -> Option<PathBuf> {
+        self.place(path).filter(|real| real.is_file())
+    }
+
+    /// Where something lies, here. Follows links, but never out of the CD: what lies there is ours and not the guest's.
+    pub fn place(&self, path: &str) -> Option<PathBuf> {
         let root = self.root.canonicalize().ok()?;
         let real = root.join(path).canonicalize().ok()?;
-        (real.starts_with(&root) && real.is_file()).then_some(real)
+        real.starts_with(&root).then_some(real)
     }
 
     /// Where the files lie, here.

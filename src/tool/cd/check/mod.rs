@@ -5,6 +5,7 @@
 
 mod commands;
 mod files;
+mod nebula;
 mod network;
 mod place;
 mod scripts;
@@ -90,9 +91,9 @@ pub fn policy(path: Option<&Path>) -> Result<Policy, CdError> {
 /// If a file of it cannot be read.
 pub fn look(tree: &Tree, policy: &Policy) -> Result<Findings, CdError> {
     let mut findings = files::check(tree, policy);
-    let settings = settings::check(tree, &mut findings)?;
+    let settings = settings::check(tree, policy, &mut findings)?;
     network::check(&settings, &mut findings);
-    scripts::check(tree, policy, &mut findings)?;
+    scripts::check(tree, policy, &settings, &mut findings)?;
     secrets::check(tree, &settings, &mut findings)?;
     Ok(findings.into())
 }

@@ -1,36 +1,18 @@
-//! Addresses that are well-formed and still cannot work. That they are well-formed is the guest's parser's matter.
+//! Addresses that a machine takes and that still cannot work. What it refuses is its own parsers' matter.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::super::finding::Finding;
-use super::super::finding::Level::{self, Warning};
+use super::super::finding::Level::Warning;
 use super::settings::Settings;
+use crate::context::network::{Interface, Network};
 
 /// Adds what is odd with the network of a context.
 pub fn check(settings: &Settings, findings: &mut Vec<Finding>) {
     findings.extend(servers(settings));
-    for card in cards(settings) {
-        findings.extend(card.check(settings));
-    }
-}
-
-/// Where a value stands.
-#[derive(Clone, Debug)]
-enum Place {
-    Variable(String),
-    Key(String),
-}
-
-impl Place {
-    fn finding(&self, settings: &Settings, level: Level, what: String) -> Finding {
-        match self {
-            Self::Variable(name) => settings.about_variable(level, name, what),
-            Self::Key(path) => {
-                // A list has no place of its own for its elements.
-                let known = path.split('[').next().unwrap_or_default();
-                settings.about_key(level, known, what).key(path.as_str())
-            }
-        }
+    let of_json = settings.site.as_ref().and_then(|site| site.network.as_ref());
+    for (network, place) in [(of_json, key as Place), (settings.nebula.network.as_ref(), variable)] {
+        findings.extend(network.into_iter().flat_map(|network| addresses(network, settings, place)));
     }
 }
 
@@ -44,19 +26,42 @@ fn servers(settings: &Settings) -> Vec<Finding> {
         let odd = host.parse().ok().and_then(odd_server).or_else(|| odd_name(host));
         findings.extend(odd.map(|why| settings.about_key(Warning, key, format!("{host} {why}"))));
     }
-    let dns = settings.value.pointer("/network/dns");
-    for text in dns.and_then(|dns| dns.as_array()).into_iter().flatten().filter_map(|server| server.as_str()) {
-        findings.extend(odd_address(settings, &Place::Key("network.dns".to_owned()), text));
-    }
-    for variable in settings.variables.iter().filter(|v| v.name == "DNS" || v.name.ends_with("_DNS")) {
-        for text in variable.value.split([' ', ',']).filter(|text| !text.is_empty()) {
-            findings.extend(odd_address(settings, &Place::Variable(variable.name.clone()), text));
-        }
-    }
     findings
 }
 
-/// Of a URL, or of a bare address or name.
+/// A finding about an address, by where it stands.
+type Place = fn(&Settings, IpAddr, String) -> Finding;
+
+fn key(settings: &Settings, _: IpAddr, what: String) -> Finding {
+    settings.about_key(Warning, "network", what)
+}
+
+/// The first variable that holds it.
+fn variable(settings: &Settings, address: IpAddr, what: String) -> Finding {
+    let is_it = |word: &str| word.split('/').next().and_then(|word| word.parse().ok()) == Some(address);
+    let holds = |value: &str| value.split(|c: char| c.is_ascii_whitespace() || c == ',').any(is_it);
+    let found = settings.variables.iter().find(|variable| holds(&variable.value));
+    settings.about_variable(Warning, found.map_or("", |variable| variable.name.as_str()), what)
+}
+
+fn addresses(network: &Network, settings: &Settings, place: Place) -> Vec<Finding> {
+    let cards = || network.interfaces.iter();
+    let servers = network.dns.iter().chain(cards().flat_map(|card| &card.dns)).copied();
+    let servers = servers.chain(cards().flat_map(Interface::all_routes).filter_map(|(route, _)| route.via));
+    let odd = servers.filter_map(|address| odd_server(address).map(|why| (address, why)));
+    let own = cards().flat_map(|card| &card.addresses).map(|cidr| cidr.address);
+    let own = own.filter(|&address| is_documentation(address)).map(|address| (address, "is no address for a machine"));
+    odd.chain(own).map(|(address, why)| place(settings, address, format!("{address} {why}"))).collect()
+}
+
+/// RFC 5737, RFC 3849.
+fn is_documentation(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_documentation(),
+        IpAddr::V6(v6) => v6.segments().starts_with(&[0x2001, 0xdb8]),
+    }
+}
+
 fn host_of(value: &str) -> &str {
     let Some((_, rest)) = value.split_once("://") else { return value };
     let authority = rest.split('/').next().unwrap_or_default();
@@ -66,18 +71,10 @@ fn host_of(value: &str) -> &str {
     }
 }
 
-fn odd_address(settings: &Settings, place: &Place, text: &str) -> Option<Finding> {
-    let why = odd_server(text.parse().ok()?)?;
-    Some(place.finding(settings, Warning, format!("{text} {why}")))
-}
-
 fn odd_server(address: IpAddr) -> Option<&'static str> {
     match address {
-        IpAddr::V4(v4) if v4.is_documentation() => {
-            Some("is an address for documentation (RFC 5737); nobody answers there")
-        }
-        IpAddr::V6(v6) if v6.segments().starts_with(&[0x2001, 0xdb8]) => {
-            Some("is an address for documentation (RFC 3849); nobody answers there")
+        address if is_documentation(address) => {
+            Some("is an address for documentation (RFC 5737, RFC 3849); nobody answers there")
         }
         address if address.is_loopback() => Some("is the machine itself"),
         address if address.is_unspecified() || address.is_multicast() => Some("is no server's address"),
@@ -96,70 +93,5 @@ fn odd_name(host: &str) -> Option<&'static str> {
             Some("is a name for examples (RFC 2606); nobody answers there")
         }
         _ => None,
-    }
-}
-
-/// One card's IPv4, as it is written.
-#[derive(Debug)]
-struct Card {
-    address: (Place, Ipv4Addr),
-    prefix: u32,
-    gateway: Option<(Place, Ipv4Addr)>,
-}
-
-fn cards(settings: &Settings) -> Vec<Card> {
-    let of_variables = settings.variables.iter().filter_map(|v| v.name.strip_suffix("_IP")).filter_map(|card| {
-        let name = |what: &str| format!("{card}_{what}");
-        let value = |what: &str| settings.variables.iter().find(|v| v.name == name(what)).map(|v| v.value.as_str());
-        let address = value("IP")?.parse().ok()?;
-        let mask: Ipv4Addr = value("MASK").filter(|mask| !mask.is_empty()).unwrap_or("255.255.255.0").parse().ok()?;
-        let gateway = value("GATEWAY").and_then(|text| text.parse().ok());
-        Some(Card {
-            address: (Place::Variable(name("IP")), address),
-            prefix: u32::from(mask).leading_ones(),
-            gateway: gateway.map(|gateway| (Place::Variable(name("GATEWAY")), gateway)),
-        })
-    });
-    let interfaces = settings.value.pointer("/network/interfaces").and_then(|list| list.as_array());
-    let of_keys = interfaces.into_iter().flatten().enumerate().filter_map(|(at, card)| {
-        let place = |key: &str| Place::Key(format!("network.interfaces[{at}].{key}"));
-        let texts = card.get("addresses")?.as_array()?.iter().filter_map(|text| text.as_str());
-        let mut cidrs = texts.filter_map(|text| text.split_once('/'));
-        let (address, prefix) =
-            cidrs.find_map(|(address, prefix)| Some((address.parse().ok()?, prefix.parse().ok()?)))?;
-        let gateway = card.get("gateway").and_then(|text| text.as_str()?.parse().ok());
-        Some(Card {
-            address: (place("addresses"), address),
-            prefix,
-            gateway: gateway.map(|gateway| (place("gateway"), gateway)),
-        })
-    });
-    of_variables.chain(of_keys).collect()
-}
-
-impl Card {
-    fn check(&self, settings: &Settings) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let (place, address) = &self.address;
-        let mut tell = |place: &Place, what: String| findings.push(place.finding(settings, Warning, what));
-        let mask = u32::MAX.checked_shl(32 - self.prefix.min(32)).unwrap_or(0);
-        let (network, host) = (u32::from(*address) & mask, u32::from(*address) & !mask);
-        // RFC 3021: a network of two hosts has neither a network's nor a broadcast address.
-        if self.prefix < 31 && (host == 0 || host == !mask) {
-            let which = if host == 0 { "the network itself" } else { "the broadcast address" };
-            tell(place, format!("{address} is {which} of {}/{}", Ipv4Addr::from(network), self.prefix));
-        }
-        if address.is_documentation() || address.is_loopback() || address.is_multicast() || address.is_unspecified() {
-            tell(place, format!("{address} is no address for a machine"));
-        }
-        if let Some((place, gateway)) = &self.gateway {
-            if gateway == address {
-                tell(place, format!("{gateway} is the machine's own address"));
-            } else if u32::from(*gateway) & mask != network {
-                let network = Ipv4Addr::from(network);
-                tell(place, format!("{gateway} is not in {network}/{}, so no packet gets to it", self.prefix));
-            }
-        }
-        findings
     }
 }

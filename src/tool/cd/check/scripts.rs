@@ -2,15 +2,15 @@
 
 use super::super::CdError;
 use super::super::finding::Finding;
-use super::super::finding::Level::{Error, Hint, Warning};
-use super::super::tree::Tree;
+use super::super::finding::Level::{self, Error, Hint, Warning};
+use super::super::tree::{Kind, Tree};
 use super::commands::{self, Command};
-use super::{settings, syntax, writes};
+use super::settings::{self, Settings};
+use super::{syntax, writes};
+use crate::agent::hooks::{self, Found};
+use crate::context::opennebula::StartScript;
 use crate::image::policy::Policy;
-use crate::script::{self, Interpreter};
-
-/// Larger files are data, whatever their names.
-const MAX_SCRIPT: usize = 1024 * 1024;
+use crate::script::{self, Fault, Interpreter};
 
 /// Programs that are of no use without a network.
 const NEED_NETWORK: &[&str] = &[
@@ -21,45 +21,86 @@ const NEED_NETWORK: &[&str] = &[
 /// What the guest does with a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    /// Runs it, as a phase.
-    Phase,
+    /// Runs it, with `start` and in the end with `stop`.
+    Run,
+    /// Runs it once, without arguments.
+    RunOnce,
     /// Sources it before the others.
     Init,
     /// Nothing; the others may use it.
     Helper,
 }
 
-/// Checks every script of the CD.
+/// Checks every script of the CD, and the one in a variable.
 ///
 /// # Errors
 /// If one of them cannot be read.
-pub fn check(tree: &Tree, policy: &Policy, findings: &mut Vec<Finding>) -> Result<(), CdError> {
+pub fn check(tree: &Tree, policy: &Policy, settings: &Settings, findings: &mut Vec<Finding>) -> Result<(), CdError> {
+    let hooks = hooks(tree, policy, findings);
     for entry in &tree.entries {
         let path = entry.path.as_str();
         let role = match path {
-            "prolog.sh" | "epilog.sh" => Role::Phase,
+            "prolog.sh" | "epilog.sh" => Role::Run,
             "init.sh" => Role::Init,
             "context.sh" => continue,
+            _ if hooks.iter().any(|hook| hook == path) => Role::Run,
             _ => Role::Helper,
         };
+        // A link to nothing, a device: named already. Everything else that has the name of a script has to be one.
+        let place = tree.place(path).filter(|_| role == Role::Run && entry.kind != Kind::Special);
+        if let Some(Err(fault)) = place.map(|place| script::examine_file(&place)) {
+            findings.push(faulty(Error, path, &fault));
+            continue;
+        }
         let Some(text) = tree.read(path)? else { continue };
         let shell = script::interpreter(&text) == Interpreter::Shell;
         // A helper is a script if it says so, by its name or by its first line.
         let says_so = path.ends_with(".sh") || path.ends_with(".bash") || (shell && text.starts_with(b"#!"));
-        if role == Role::Helper && !says_so {
+        // A large one is data, whatever its name.
+        if role == Role::Helper && (!says_so || text.len() as u64 > script::MAX_BYTES) {
             continue;
         }
         one(tree, policy, (path, role), &text, findings);
     }
+    if let Some(script) = &settings.nebula.start_script {
+        findings.extend(start_script(tree, policy, settings, script));
+    }
     Ok(())
 }
 
+/// Paths of the CD's hooks, as the guest finds them.
+fn hooks(tree: &Tree, policy: &Policy, findings: &mut Vec<Finding>) -> Vec<String> {
+    let Found { hooks, ignored, .. } = Found::of_cd(tree.root(), policy.scripts.epilog).unwrap_or_else(|why| {
+        findings.push(Finding::new(Error, hooks::ON_CD, why.strip_prefix("epilog.d: ").unwrap_or(&why)));
+        Found::default()
+    });
+    let no_hook = |path| Finding::new(Hint, path, "no hook, as its name does not end in .sh");
+    findings.extend(ignored.into_iter().map(no_hook));
+    hooks.into_iter().map(|hook| hook.name).collect()
+}
+
+/// Its findings stand at the variable: a line of the decoded text is none of the file.
+fn start_script(tree: &Tree, policy: &Policy, settings: &Settings, script: &StartScript) -> Vec<Finding> {
+    let StartScript { name, text } = script;
+    let mut findings = Vec::new();
+    one(tree, policy, (name, Role::RunOnce), text, &mut findings);
+    let at_variable = |Finding { level, line, key, what, .. }: Finding| {
+        let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        let key = if key.is_empty() { key } else { format!("{key}: ") };
+        settings.about_variable(level, name, format!("{line}{key}{what}"))
+    };
+    findings.into_iter().map(at_variable).collect()
+}
+
+fn faulty(level: Level, path: &str, fault: &Fault) -> Finding {
+    let mends = if let Fault::CrLf(_) = fault { "; dos2unix mends it" } else { "" };
+    Finding::new(level, path, format!("{fault}{mends}"))
+}
+
 fn one(tree: &Tree, policy: &Policy, (path, role): (&str, Role), text: &[u8], findings: &mut Vec<Finding>) {
-    let fatal = if role == Role::Phase { Error } else { Warning };
+    let fatal = if matches!(role, Role::Run | Role::RunOnce) { Error } else { Warning };
     if let Some(fault) = script::fault(text) {
-        let fault = fault.to_string();
-        let what = if fault.contains("CR LF") { format!("{fault}; dos2unix mends it") } else { fault };
-        findings.push(Finding::new(fatal, path, what));
+        findings.push(faulty(fatal, path, &fault));
         return;
     }
     if text.starts_with(b"\xef\xbb\xbf") {
@@ -70,13 +111,12 @@ fn one(tree: &Tree, policy: &Policy, (path, role): (&str, Role), text: &[u8], fi
     }
     if let Interpreter::Other(words) = script::interpreter(text) {
         let program = words.iter().find(|word| !word.ends_with("/env")).map_or("", String::as_str);
-        let what = format!(
-            "{program} has to be in the image; the script is run and not sourced, so it sees no variables of context.sh"
-        );
+        let variables = match role {
+            Role::Run => "; the script is run and not sourced, so it sees no variables of context.sh",
+            _ => "",
+        };
+        let what = format!("{program} has to be in the image{variables}");
         findings.push(Finding::new(Hint, path, what).at(1));
-        return;
-    }
-    if text.len() > MAX_SCRIPT {
         return;
     }
     findings.extend(syntax::check(path, text, fatal));
@@ -87,7 +127,7 @@ fn one(tree: &Tree, policy: &Policy, (path, role): (&str, Role), text: &[u8], fi
     if path == "prolog.sh" {
         findings.extend(network(&commands));
     }
-    if role == Role::Phase && !looks_at_action(&text) {
+    if role == Role::Run && !looks_at_action(&text) {
         let what = "never looks at $1: what it does with start at boot it does again with stop at the end";
         findings.push(Finding::new(Hint, path, what));
     }

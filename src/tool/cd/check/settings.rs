@@ -1,17 +1,20 @@
 //! `context.json` and `context.sh`, by the guest's own parsers, which stop at the first error; here they go on behind it.
+//! What the variables of `context.sh` ask of the machine is [`super::nebula`]'s.
 
 use super::super::CdError;
 use super::super::finding::Finding;
 use super::super::finding::Level::{self, Error, Hint, Warning};
 use super::super::tree::{Kind, Tree};
-use super::place;
+use super::{nebula, place};
 use crate::config;
-use crate::context::shell::{self, Variable};
+use crate::context::opennebula::Nebula;
+use crate::context::shell::{self, ShellError, Variable};
 use crate::context::site::{Site, Work};
+use crate::image::policy::Policy;
 use crate::work;
 
 /// Past this the file is something else, and more lines help nobody.
-const MAX_ERRORS: usize = 20;
+pub const MAX_ERRORS: usize = 20;
 
 /// What the guest will know, as far as it can be read.
 #[derive(Debug, Default)]
@@ -22,10 +25,12 @@ pub struct Settings {
     pub value: serde_json::Value,
     /// The same as the guest takes it, without its faulty members.
     pub site: Option<Site>,
-    /// Text of `context.sh`.
-    pub shell: String,
-    /// The same as the guest takes it, without its faulty lines.
+    /// Those of `context.sh` that scripts see, without its faulty lines.
     pub variables: Vec<Variable>,
+    /// Lines that the guest leaves out of them, and why.
+    pub left_out: Vec<ShellError>,
+    /// What they ask of the machine, without those that cannot work.
+    pub nebula: Nebula,
 }
 
 impl Settings {
@@ -37,12 +42,14 @@ impl Settings {
 
     /// Where a variable of `context.sh` is set, 0 if that is not known.
     pub fn variable_line(&self, name: &str) -> usize {
-        let sets = |line: &str| {
-            let line = line.trim_start();
-            let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with('='))
-        };
-        self.shell.lines().position(sets).map_or(0, |at| at + 1)
+        self.variables.iter().find(|variable| variable.name == name).map_or(0, |variable| variable.line)
+    }
+
+    /// Both files together, as the guest goes by them.
+    pub fn whole(&self) -> Site {
+        let mut site = self.site.clone().unwrap_or_default();
+        self.nebula.complete(&mut site);
+        site
     }
 
     /// A finding about a key of `context.json`.
@@ -60,7 +67,7 @@ impl Settings {
 ///
 /// # Errors
 /// If one of them cannot be read.
-pub fn check(tree: &Tree, findings: &mut Vec<Finding>) -> Result<Settings, CdError> {
+pub fn check(tree: &Tree, policy: &Policy, findings: &mut Vec<Finding>) -> Result<Settings, CdError> {
     let mut settings = Settings::default();
     if let Some(text) = tree.read("context.json")? {
         settings.json = String::from_utf8_lossy(&text).into_owned();
@@ -74,21 +81,23 @@ pub fn check(tree: &Tree, findings: &mut Vec<Finding>) -> Result<Settings, CdErr
         findings.extend(meaning(tree, &settings)?);
     }
     if let Some(text) = tree.read("context.sh")? {
-        match String::from_utf8(text) {
-            Ok(text) => {
-                let (variables, faults) = variables(&text);
-                findings.extend(faults);
-                (settings.variables, settings.shell) = (variables, text);
-            }
-            Err(error) => {
-                let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-                let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
-                findings.push(Finding::new(Error, "context.sh", "not UTF-8").at(line));
-            }
-        }
-        findings.extend(dangerous(&settings));
+        let text = shell::text(text).map_err(|error| findings.push(about_line(Error, &error)));
+        let (variables, faults) = variables(&text.unwrap_or_default());
+        findings.extend(faults);
+        (settings.variables, settings.left_out) = shell::usable(variables);
+        findings.extend(settings.left_out.iter().map(|warning| about_line(Warning, warning)));
+        settings.nebula = nebula::check(tree, policy, &settings.variables, findings);
     }
     Ok(settings)
+}
+
+/// A finding as the guest says it, the name of the variable apart.
+pub fn about_line(level: Level, error: &ShellError) -> Finding {
+    let (name, what) = match error.why.split_once(": ") {
+        Some((name, what)) if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => (name, what),
+        _ => ("", error.why.as_str()),
+    };
+    Finding::new(level, "context.sh", what).key(name).at(error.line)
 }
 
 /// What editors of another system put in front of a text.
@@ -159,11 +168,7 @@ fn variables(text: &str) -> (Vec<Variable>, Vec<Finding>) {
             Ok(variables) => return (variables, findings),
             Err(error) => error,
         };
-        let (name, what) = match error.why.split_once(": ") {
-            Some((name, what)) if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => (name, what),
-            _ => ("", error.why.as_str()),
-        };
-        findings.push(Finding::new(Error, "context.sh", what).key(name).at(error.line));
+        findings.push(about_line(Error, &error));
         // Behind a quote that is never closed there is no line that could be read.
         if error.why.contains("never closed") {
             lines.truncate(error.line.saturating_sub(1));
@@ -172,13 +177,4 @@ fn variables(text: &str) -> (Vec<Variable>, Vec<Finding>) {
         }
     }
     (Vec::new(), findings)
-}
-
-fn dangerous(settings: &Settings) -> Vec<Finding> {
-    let bad = settings.variables.iter().filter(|variable| shell::is_dangerous(&variable.name));
-    bad.map(|variable| {
-        let what = "would change how shells and programs work, and is left out";
-        settings.about_variable(Warning, &variable.name, what)
-    })
-    .collect()
 }

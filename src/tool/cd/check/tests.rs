@@ -6,8 +6,9 @@ use std::path::Path;
 
 use super::super::finding::Finding;
 use super::*;
-use crate::context::shell;
+use crate::agent::nebula;
 use crate::context::site::Site;
+use crate::context::{opennebula, shell};
 use crate::script;
 
 const SCRIPT: &str = "case $1 in start) echo x;; esac\n";
@@ -67,7 +68,7 @@ fn marks() {
         "warning cd/prolog.sh: passed over: only prolog.sh in the root",
         &[("old/prolog.sh", SCRIPT), ("prolog.sh", SCRIPT)],
     );
-    expect(&[("prolog.sh/x", "")], "error prolog.sh: not a regular file", &[("prolog.sh", SCRIPT)]);
+    expect(&[("prolog.sh/x", "")], "error prolog.sh: a directory, not a regular file", &[("prolog.sh", SCRIPT)]);
 }
 
 #[test]
@@ -212,7 +213,7 @@ fn every_fault_of_context_sh_in_one_run() {
             "error context.sh:1: A: '$' outside quotes would need a shell",
             "error context.sh:3: \"rm -rf /\" is not KEY='value'",
             "error context.sh:5: C: the quote is never closed",
-            "warning context.sh:4: PATH: would change how shells and programs work, and is left out",
+            "warning context.sh:4: PATH: left out: it says where shells find programs",
         ]
     );
     let dir = tempfile::tempdir().unwrap();
@@ -361,33 +362,104 @@ fn secrets_in_clear() {
 
 #[test]
 fn addresses_that_cannot_work() {
-    let check = |bad: &str, line: &str, good: &str| {
-        expect(&[("context.sh", bad)], &format!("warning context.sh:{line}"), &[("context.sh", good)]);
+    let card = |ip: &str, gateway: &str| {
+        let mac = "ETH0_MAC='02:00:0a:00:00:05'";
+        format!("{mac}\nETH0_IP='{ip}'\nETH0_MASK='255.255.0.0'\nETH0_GATEWAY='{gateway}'\n")
     };
-    let card =
-        |ip: &str, mask: &str, gateway: &str| format!("ETH0_IP='{ip}'\nETH0_MASK='{mask}'\nETH0_GATEWAY='{gateway}'\n");
-    let good = card("10.1.0.5", "255.255.0.0", "10.1.9.1");
-    check(&card("10.1.0.5", "", "10.1.9.1"), "3: ETH0_GATEWAY: 10.1.9.1 is not in 10.1.0.0/24", &good);
-    check(&card("10.1.0.5", "", "10.1.0.5"), "3: ETH0_GATEWAY: 10.1.0.5 is the machine's own", &good);
-    check(&card("10.1.0.0", "", ""), "1: ETH0_IP: 10.1.0.0 is the network itself of 10.1.0.0/24", &good);
+    let check = |ip: &str, gateway: &str, line: &str| {
+        let good = card("10.1.0.5", "10.1.9.1");
+        expect(&[("context.sh", &card(ip, gateway))], line, &[("context.sh", &good)]);
+    };
     check(
-        &card("10.1.0.255", "", ""),
-        "1: ETH0_IP: 10.1.0.255 is the broadcast",
-        &card("10.1.0.255", "255.255.0.0", ""),
+        "10.1.0.5",
+        "10.2.9.1",
+        "error context.sh:4: ETH0_GATEWAY: 10.2.9.1 is in no network of the card (10.1.0.5/16)",
     );
-    let line = "1: ETH0_IP: 10.1.0.0 is the network";
-    check(&card("10.1.0.0", "255.255.255.252", ""), line, &card("10.1.0.0", "255.255.255.254", ""));
-    let keys = |gateway: &str| {
-        format!(r#"{{"network": {{"interfaces": [{{"addresses": ["10.1.0.5/24"], "gateway": "{gateway}"}}]}}}}"#)
+    check("10.1.255.255", "", "error context.sh:2: ETH0_IP: 10.1.255.255/16 is the network's broadcast address");
+    check("192.0.2.5", "", "warning context.sh:2: ETH0_IP: 192.0.2.5 is no address for a machine");
+    check("192.0.2.5", "192.0.2.1", "warning context.sh:4: ETH0_GATEWAY: 192.0.2.1 is an address for documentation");
+    let keys = |address: &str, gateway: &str| {
+        let mac = "02:00:0a:00:00:05";
+        format!(
+            r#"{{"network": {{"interfaces": [
+            {{"mac": "{mac}", "method": "static", "addresses": ["{address}"], "gateway": "{gateway}"}}]}}}}"#
+        )
     };
-    let line = "warning context.json:1: network.interfaces[0].gateway: 10.2.0.1 is not in 10.1.0.0/24";
-    expect(&[("context.json", &keys("10.2.0.1"))], line, &[("context.json", &keys("10.1.0.1"))]);
+    let good = keys("10.1.0.5/24", "10.1.0.1");
+    let line = "error context.json:2: network.interfaces[0]: gateway: 10.2.0.1 is in no network of the card";
+    expect(&[("context.json", &keys("10.1.0.5/24", "10.2.0.1"))], line, &[("context.json", &good)]);
+    let line = "warning context.json:1: network: 198.51.100.5 is no address for a machine";
+    expect(&[("context.json", &keys("198.51.100.5/24", "198.51.100.6"))], line, &[("context.json", &good)]);
+}
+
+/// One fault of each card, and all others.
+#[test]
+fn every_fault_of_opennebulas_variables_in_one_run() {
+    let context = "ETH0_MAC='02:00:0a:00:00:05'\nETH0_IP='x'\nETH0_MTU='y'\nETH1_MAC='z'\nTIMEZONE='/etc'\nVMID='7'\n\
+        ETH2_IP='10.0.0.5'\nPASSWORD='YES'\nVMID='8'\nSSH_PUBLIC_KEY='ssh-rsa A'\n";
+    assert_eq!(
+        lines(&[("context.sh", context)]),
+        [
+            "error context.sh:2: ETH0_IP: \"x\" is not an IP address",
+            "error context.sh:4: ETH1_MAC: \"z\" is not the address of a card (02:00:0a:00:00:05)",
+            "error context.sh:5: TIMEZONE: \"/etc\" is not the name of a time zone (Europe/Amsterdam)",
+            "warning context.sh:7: ETH2_IP: there is no ETH2_MAC to say which card is meant; left out",
+            "warning context.sh:8: PASSWORD: ctxinit does nothing about it",
+            "warning context.sh:9: VMID: set in line 6 already; this one counts",
+            "warning context.sh:10: SSH_PUBLIC_KEY: the image does not allow keys for root (accounts.root_ssh_keys)",
+        ]
+    );
+}
+
+#[test]
+fn keys_are_files_of_the_cd_where_the_image_allows_any() {
+    let mut policy = Policy::unread();
+    policy.accounts.root_ssh_keys = true;
+    let found = |name: &str, policy: &Policy| {
+        texts(findings_with(&[("context.sh", "ROOT_PUBKEY=root.pub\n"), (name, "ssh-rsa A\n")], policy, |_| {}))
+    };
+    assert_eq!(found("root.pub", &policy), [""; 0]);
+    assert_eq!(
+        found("other.pub", &policy),
+        ["error context.sh:1: ROOT_PUBKEY: root.pub: No such file or directory (os error 2)"]
+    );
+    let refused =
+        ["warning context.sh:1: ROOT_PUBKEY: the image does not allow keys for root (accounts.root_ssh_keys)"];
+    assert_eq!(found("root.pub", &Policy::unread()), refused);
+}
+
+#[test]
+fn the_script_in_a_variable_is_one() {
+    let check = |script: &str, what: &str| {
+        let context = format!("A='1'\nSTART_SCRIPT='{script}'\n");
+        let good = "A='1'\nSTART_SCRIPT='echo > /etc/motd2'\nSTART_SCRIPT_BASE64='ZWNobwo='\n";
+        expect(&[("context.sh", &context)], what, &[("context.sh", good)]);
+    };
+    check("if true\n", "error context.sh:2: START_SCRIPT: line 2: bash -n: syntax error");
+    check("echo\r\necho", "error context.sh:2: START_SCRIPT: line 1 ends in CR LF: the file has DOS");
+    check("true\necho > /etc/passwd", "warning context.sh:2: START_SCRIPT: line 2: /etc/passwd: may be written by");
+    check("#!/usr/bin/perl\n", "hint context.sh:2: START_SCRIPT: line 1: /usr/bin/perl has to be in the image");
+    // `if true`, which is never closed.
+    let coded = "error context.sh:1: START_SCRIPT_BASE64: line 2: bash -n: ";
+    expect(&[("context.sh", "START_SCRIPT_BASE64='aWYgdHJ1ZQo='\n")], coded, &[("prolog.sh", SCRIPT)]);
+}
+
+#[test]
+fn hooks() {
+    let good: &[(&str, &str)] = &[("prolog.sh", SCRIPT), ("epilog.d/10-a.sh", SCRIPT), ("epilog.d/lib/x", "")];
+    let with = |name: &'static str, text: &'static str| [("prolog.sh", SCRIPT), (name, text)];
+    expect(&with("epilog.d/a.sh", "a\0"), "error epilog.d/a.sh: line 1 holds a NUL byte", good);
+    expect(&with("epilog.d/a.sh/x", ""), "error epilog.d/a.sh: a directory, not a regular file", good);
+    expect(&with("epilog.d", ""), "error epilog.d: Not a directory", good);
+    expect(&with("epilog.d/README", ""), "hint epilog.d/README: no hook, as its name does not end in .sh", good);
+    expect(&with("epilog.d/a.sh", "if\n"), "error epilog.d/a.sh:2: bash -n: ", &with("other.d/a.sh", "if\n"));
+    expect(&with("epilog.d/a.sh", "echo x\n"), "hint epilog.d/a.sh: never looks at $1", good);
 }
 
 #[test]
 fn servers_that_nobody_is_at() {
-    let dns = "warning context.sh:1: ETH0_DNS: 192.0.2.53 is an address for documentation";
-    expect(&[("context.sh", "ETH0_DNS='10.0.0.1 192.0.2.53'\n")], dns, &[("context.sh", "ETH0_DNS='10.0.0.1'\n")]);
+    let dns = "warning context.sh:1: DNS: 192.0.2.53 is an address for documentation";
+    expect(&[("context.sh", "DNS='10.0.0.1 192.0.2.53'\n")], dns, &[("context.sh", "DNS='10.0.0.1'\n")]);
     let syslog = |server: &str| format!("{{\"syslog\": {{\"server\": \"{server}\"}}}}");
     let good = syslog("10.0.0.1");
     for (server, why) in [
@@ -459,6 +531,19 @@ fn the_guests_word_is_the_linters() {
     ];
     for text in shells {
         assert_eq!(errors(&[("context.sh", text)]) > 0, shell::parse(text).is_err(), "{text:?}");
+    }
+    // OpenNebula's variables: the guest's own tables.
+    let taken = ["A='1'", "DNS='10.0.0.53'", "START_SCRIPT='echo'", "TIMEZONE=''", "JOBFEATURES='x'", "NETWORK='NO'"];
+    let refused = opennebula::tests::REFUSED.iter().map(|(text, _)| *text);
+    for text in taken.into_iter().chain([opennebula::tests::NOT_DONE]).chain(refused) {
+        let text = format!("{}{text}\n", opennebula::tests::FIRST_LINE);
+        let guest = nebula::read(text.clone().into_bytes());
+        assert_eq!(errors(&[("context.sh", &text)]) > 0, guest.is_err(), "{text}");
+    }
+    for (text, complaint) in opennebula::tests::REFUSED {
+        let text = format!("{}{text}\n", opennebula::tests::FIRST_LINE);
+        let found = lines(&[("context.sh", &text)]);
+        assert!(found.contains(&format!("error context.sh:{complaint}")), "{complaint}: {found:#?}");
     }
     let scripts: &[&str] = &["", "\0", "x\r\n", "x\n", "#!/bin/sh\r\n", "#!/usr/bin/perl\n"];
     for text in scripts {

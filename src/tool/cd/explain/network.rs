@@ -1,0 +1,98 @@
+//! What the machine does with its network, its log, and whoever gives it work.
+
+use super::{Known, Part};
+use crate::context::network::{Interface, Ipv6, Method};
+use crate::context::site::{Protocol, Work};
+use crate::network::names;
+
+pub fn network(known: &Known<'_>) -> Part {
+    let Known { policy, settings, site, .. } = known;
+    let limit = policy.network.timeout_secs;
+    let cards = site.network.as_ref().map(|network| network.interfaces.as_slice()).unwrap_or_default();
+    let mut lines = Vec::new();
+    if cards.is_empty() {
+        let why = format!("without a lease after {limit} s the machine ends with code 500");
+        lines.push(format!("addresses by DHCP on every card; {why}"));
+    } else {
+        let native = settings.site.as_ref().is_some_and(|site| site.network.is_some());
+        let file = if native { "context.json" } else { "context.sh" };
+        lines.push(format!("as {file} says; a card that is not there after {limit} s ends the machine with code 500"));
+        lines.extend(cards.iter().map(card));
+        lines.push("every other card is left alone".to_owned());
+    }
+    let resolver = site.network.as_ref().and_then(|network| names::resolv_conf_of_context(network, None));
+    if let Some(text) = resolver {
+        let said: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        lines.push(format!("names: {}", said.join(", ")));
+    }
+    lines.push(match &site.hostname {
+        Some(name) => format!("the machine's name is {name}, whatever DHCP says"),
+        None => "the machine's name is the one that DHCP gives".to_owned(),
+    });
+    Part::new("network", lines)
+}
+
+/// One card, in words.
+fn card(card: &Interface) -> String {
+    let mut words = match card.method {
+        Method::Skip => vec!["left alone".to_owned()],
+        Method::Dhcp => vec!["IPv4 by DHCP".to_owned()],
+        Method::Static => Vec::new(),
+    };
+    words.extend(card.addresses.iter().map(ToString::to_string));
+    for (route, metric) in card.all_routes() {
+        let to = if route.prefix == 0 { "gateway".to_owned() } else { format!("{}/{} by", route.to, route.prefix) };
+        let via = route.via.map_or("the link itself".to_owned(), |via| via.to_string());
+        let metric = metric.map(|metric| format!(" (metric {metric})")).unwrap_or_default();
+        words.push(format!("{to} {via}{metric}"));
+    }
+    words.extend(card.mtu.map(|mtu| format!("MTU {mtu}")));
+    words.extend(card.ipv6.map(|ipv6| match ipv6 {
+        Ipv6::Auto => "IPv6 as routers advertise it".to_owned(),
+        Ipv6::Off => "no IPv6".to_owned(),
+    }));
+    format!("  card {}: {}", card.mac, words.join(", "))
+}
+
+pub fn logging(known: &Known<'_>) -> Part {
+    let line = match &known.site.syslog {
+        Some(syslog) => {
+            let protocol = match syslog.protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+            };
+            format!("the log, from its first record on, goes to {} port {} by {protocol}", syslog.server, syslog.port)
+        }
+        None => "skipped: no syslog server in context.json, so the log stays in the machine".to_owned(),
+    };
+    Part::new("logging", vec![line])
+}
+
+pub fn work(known: &Known<'_>) -> Part {
+    let Known { policy, site, .. } = known;
+    let (source, whose) = match (&site.work, &policy.work) {
+        (Some(work), _) => (work, "context.json"),
+        (None, Some(work)) => (work, "the image"),
+        (None, None) => {
+            let line =
+                "none, unless the image names a source: the machine ends with code 200 once the scripts are done";
+            return Part::new("work", vec![line.to_owned()]);
+        }
+    };
+    let Work::Topos(topos) = source;
+    let results = match &topos.results {
+        Some(pool) => format!("results into pool {pool}"),
+        None => "results are only logged".to_owned(),
+    };
+    let limits = site.limits;
+    Part::new(
+        "work",
+        vec![
+            format!("tokens from pool {} of {} ({whose}), {results}", topos.pool, topos.url),
+            format!(
+                "each locked for {} s and renewed; ends after {} s without work, or {} s without the server",
+                topos.lock_secs, limits.idle_secs, limits.fault_secs
+            ),
+        ],
+    )
+}
