@@ -101,7 +101,7 @@ fn build_stops_at_errors_and_shows_warnings() {
     let (code, _, errors) = cd(&["build"], &[&site, Path::new("-o"), &image]);
     assert!(code == 1 && !image.exists());
     for line in
-        ["error context.json:1: x: unknown", "error epilog.sh: the file is empty", "warning prolog.sh:1: /usr/y"]
+        ["error context.json:1: x: unknown", "warning epilog.sh: the file is empty", "warning prolog.sh:1: /usr/y"]
     {
         assert!(errors.contains(line), "{line}: {errors}");
     }
@@ -160,7 +160,7 @@ fn explain_needs_no_machine() {
     let (code, out, errors) = cd(&["explain"], &[&image]);
     assert_eq!(code, 0, "{errors}");
     for part in [
-        "medium    ISO 9660 volume \"ANY\"",
+        "medium       ISO 9660 volume \"ANY\"",
         "\nprolog       prolog.sh start, sourced",
         "SITE='x'",
         "DB_PASSWORD=(hidden)",

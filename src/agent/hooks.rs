@@ -21,6 +21,9 @@ pub const IN_IMAGE: &str = "/etc/ctxinit/epilog.d";
 /// On the context CD.
 pub const ON_CD: &str = "epilog.d";
 
+const NO_NAME: &str = "its name does not end in .sh";
+const EMPTY: &str = "it is empty";
+
 /// What both directories hold.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -28,8 +31,8 @@ pub struct Found {
     pub hooks: Vec<Script>,
     /// Of these, how many are the image's.
     of_image: usize,
-    /// Everything else that looks as if somebody wanted it to run.
-    pub ignored: Vec<String>,
+    /// Everything else that looks as if somebody wanted it to run, and why it does not.
+    pub ignored: Vec<(String, &'static str)>,
 }
 
 impl Found {
@@ -48,7 +51,8 @@ impl Found {
 pub fn due(agent: &Agent) -> Due {
     match find(agent) {
         Ok(Found { hooks, ignored, .. }) if hooks.is_empty() => {
-            let ignored = if ignored.is_empty() { String::new() } else { format!("; ignored: {}", ignored.join(", ")) };
+            let names: Vec<&str> = ignored.iter().map(|(path, _)| path.as_str()).collect();
+            let ignored = if names.is_empty() { String::new() } else { format!("; ignored: {}", names.join(", ")) };
             Due::Skip(format!("no *.sh in {IN_IMAGE}, and none in {ON_CD} on a context CD{ignored}"))
         }
         Ok(Found { hooks, of_image, .. }) => {
@@ -61,8 +65,8 @@ pub fn due(agent: &Agent) -> Due {
 /// Runs each with `start`.
 pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     let Found { hooks, ignored, .. } = find(agent).map_err(site_fault)?;
-    for path in ignored {
-        log::info!("{path} is no hook, as its name does not end in .sh");
+    for (path, why) in ignored {
+        log::info!("{path} is no hook, as {why}");
     }
     let limits = agent.policy.scripts.epilog;
     let mut failed: Vec<Verdict> = Vec::new();
@@ -110,6 +114,9 @@ impl Found {
         };
         for name in names {
             match name.strip_suffix(".sh") {
+                Some(_) if scripts::is_empty(&place.join(&name)) => {
+                    self.ignored.push((format!("{shown}/{name}"), EMPTY))
+                }
                 Some(stem) if !stem.is_empty() => self.hooks.push(Script {
                     name: format!("{shown}/{name}"),
                     tag: stem.to_owned(),
@@ -119,7 +126,7 @@ impl Found {
                     environment: Vec::new(),
                     limits,
                 }),
-                _ => self.ignored.push(format!("{shown}/{name}")),
+                _ => self.ignored.push((format!("{shown}/{name}"), NO_NAME)),
             }
         }
         Ok(())
@@ -151,8 +158,9 @@ mod tests {
     fn hooks_are_found_in_order_and_the_rest_is_told() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["20-b.sh", "10-a.sh", "9.sh", ".hidden.sh", ".sh", "pilot", "README", "x.sh~"] {
-            fs::write(dir.path().join(name), "").unwrap();
+            fs::write(dir.path().join(name), "true\n").unwrap();
         }
+        fs::write(dir.path().join("00-empty.sh"), "").unwrap();
         // It is named when it cannot be run, as are links to nothing.
         fs::create_dir(dir.path().join("30-c.sh")).unwrap();
         fs::create_dir(dir.path().join("lib")).unwrap();
@@ -163,7 +171,8 @@ mod tests {
         let names: Vec<&str> = found.hooks.iter().map(|hook| hook.name.as_str()).collect();
         let expected = ["05-link.sh", "10-a.sh", "20-b.sh", "30-c.sh", "9.sh"].map(|name| format!("epilog.d/{name}"));
         assert_eq!(names, expected);
-        assert_eq!(found.ignored, ["epilog.d/README", "epilog.d/pilot", "epilog.d/x.sh~"]);
+        let ignored = [("00-empty.sh", EMPTY), ("README", NO_NAME), ("pilot", NO_NAME), ("x.sh~", NO_NAME)];
+        assert_eq!(found.ignored, ignored.map(|(name, why)| (format!("epilog.d/{name}"), why)));
         let Script { tag, path, dir, way, .. } = &found.hooks[1];
         assert_eq!((&**tag, &**path, &**dir, *way), ("10-a", "./epilog.d/10-a.sh", "/dir", Way::Sourced));
     }

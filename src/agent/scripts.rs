@@ -51,14 +51,22 @@ pub struct Scripts {
 
 /// Whether a script is run.
 pub fn due(agent: &Agent, file: &str) -> Due {
+    let path = Path::new(COPY).join(file);
     if !agent.report.has_context() {
         Due::Skip("no context CD".to_owned())
+    } else if is_empty(&path) {
+        Due::Skip(format!("{file} on the context CD is empty"))
     // A link to nothing is there, and is a fault.
-    } else if Path::new(COPY).join(file).symlink_metadata().is_ok() {
+    } else if path.symlink_metadata().is_ok() {
         Due::Run(format!("{file} is on the context CD"))
     } else {
         Due::Skip(format!("no {file} on the context CD"))
     }
+}
+
+/// Whether a script has no byte: nothing of it would run.
+pub fn is_empty(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == 0)
 }
 
 /// `prolog.sh start`.

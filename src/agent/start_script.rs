@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use super::runner::{Done, Due, Fault, machine_fault};
 use super::{Agent, scripts};
 use crate::clock::Deadline;
-use crate::context::opennebula::StartScript;
+use crate::context::opennebula::{START_SCRIPT, StartScript};
 use crate::context::shell::Variable;
 use crate::script::{CONTEXT_DIR, Script, Way};
 
@@ -23,8 +23,15 @@ const TAG: &str = "start-script";
 pub fn due(agent: &Agent) -> Due {
     match &agent.start_script {
         Some(StartScript { name, .. }) => Due::Run(format!("context.sh has {name}")),
-        None => Due::Skip("no START_SCRIPT in a context.sh".to_owned()),
+        None => match agent.variables.iter().find(|variable| is_script(variable)) {
+            Some(variable) => Due::Skip(format!("{} of context.sh is empty", variable.name)),
+            None => Due::Skip("no START_SCRIPT in a context.sh".to_owned()),
+        },
     }
+}
+
+fn is_script(variable: &Variable) -> bool {
+    START_SCRIPT.contains(&variable.name.as_str())
 }
 
 /// Runs it to its end.
@@ -63,7 +70,7 @@ fn environment(variables: &[Variable]) -> Vec<(String, String)> {
         }
         fits
     };
-    let own = |variable: &&Variable| !matches!(variable.name.as_str(), "START_SCRIPT" | "START_SCRIPT_BASE64");
+    let own = |variable: &&Variable| !is_script(variable);
     let pair = |variable: &Variable| (variable.name.clone(), variable.value.clone());
     variables.iter().filter(own).filter(fits).map(pair).collect()
 }

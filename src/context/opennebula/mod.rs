@@ -64,6 +64,8 @@ pub enum KeyValue {
     File(String),
 }
 
+/// Variables with the site's script for the time after the network; the first one that is not empty counts.
+pub const START_SCRIPT: [&str; 2] = ["START_SCRIPT_BASE64", "START_SCRIPT"];
 /// Variables with keys; the last holds the name of a file (HEPiX).
 const KEYS: &[&str] = &["SSH_PUBLIC_KEY", "EC2_PUBLIC_KEY", "PUBLIC_KEY"];
 const KEY_FILE: &str = "ROOT_PUBKEY";
@@ -218,14 +220,16 @@ fn network(context: &Context<'_>, nebula: &mut Nebula) -> Result<Option<Network>
 }
 
 fn start_script(context: &Context<'_>) -> Result<Option<StartScript>, ShellError> {
-    if let Some(variable) = context.get("START_SCRIPT_BASE64") {
+    let [base64, plain] = START_SCRIPT;
+    if let Some(variable) = context.get(base64) {
         // Encoders break lines.
         let text: Vec<u8> = variable.value.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
         let text = STANDARD.decode(text).map_err(|error| ShellError::of(variable, format!("not base64: {error}")))?;
         return Ok(Some(StartScript { name: variable.name.clone(), text }));
     }
-    let plain = context.get("START_SCRIPT");
-    Ok(plain.map(|variable| StartScript { name: variable.name.clone(), text: variable.value.clone().into_bytes() }))
+    Ok(context
+        .get(plain)
+        .map(|variable| StartScript { name: variable.name.clone(), text: variable.value.clone().into_bytes() }))
 }
 
 fn keys(context: &Context<'_>) -> Result<Vec<Key>, ShellError> {

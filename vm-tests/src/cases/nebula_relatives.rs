@@ -117,17 +117,18 @@ fn stratuslab(stage: &Stage) -> Result<(), String> {
     let cd = stage.cd(&[
         ("context.sh", STRATUSLAB_CONTEXT),
         ("init.sh", STRATUSLAB_INIT),
-        ("prolog.sh", "#!/bin/bash\n"),
+        ("prolog.sh", ""),
         ("epilog.sh", STRATUSLAB_EPILOG),
     ])?;
     let ended = tiny(stage, &policy())?.cd(&cd).run()?;
     ended.expect_order(&[
         "ctxinit: context.sh: PUBLIC_KEY: the image does not allow keys for root",
-        "ctxinit: phase prolog: ok",
+        "ctxinit: phase prolog: skipped",
         "ctxinit: phase network: ok",
         "epilog: extra script says it's here",
         &format!("epilog: {}", stage.marker()),
     ])?;
+    ended.expect_in_phase("prolog", "/cause", "prolog.sh on the context CD is empty")?;
     ended.expect_report("/hostname", "vm-15.stratuslab.example")?;
     ended.expect_end("200 the scripts are done, and no work source is named")
 }

@@ -32,7 +32,12 @@ fn host(stage: &Stage) -> Result<(), String> {
     let hooks: Vec<(String, &str)> = HOOKS.iter().map(|(name, text, _)| (format!("epilog.d/{name}"), *text)).collect();
     let large = "#".repeat(10 * 1024 * 1024);
     let mut files: Vec<(&str, &str)> = hooks.iter().map(|(name, text)| (name.as_str(), *text)).collect();
-    files.extend([("prolog.sh", "echo this must not run\r\n"), ("epilog.sh", ""), ("epilog.d/50-large.sh", &large)]);
+    files.extend([
+        ("prolog.sh", "echo this must not run\r\n"),
+        ("epilog.sh", ""),
+        ("epilog.d/05-empty.sh", ""),
+        ("epilog.d/50-large.sh", &large),
+    ]);
     // The hooks go by the epilog's word; the last one runs.
     files.push(("epilog.d/60-good.sh", "[ \"$1\" = stop ] || echo \"RESULT script-faults-continue ok\"\n"));
     let go_on = json!({"on_failure": "continue"});
@@ -45,7 +50,9 @@ fn host(stage: &Stage) -> Result<(), String> {
         ended.expect_in_phase(phase, "/note", text)
     };
     fault("prolog", "prolog.sh: line 1 ends in CR LF: the file has DOS line ends")?;
-    fault("epilog", "epilog.sh: the file is empty")?;
+    ended.expect_phase("epilog", Some("skipped"))?;
+    ended.expect_in_phase("epilog", "/cause", "epilog.sh on the context CD is empty")?;
+    ended.expect_console("ctxinit: epilog.d/05-empty.sh is no hook, as it is empty")?;
     let name = |name: &str| name.trim_end_matches("/x").to_owned();
     let mut all: Vec<String> = HOOKS.iter().map(|(file, _, why)| format!("epilog.d/{}: {why}", name(file))).collect();
     all.push(format!("epilog.d/50-large.sh: {LARGE}"));

@@ -53,6 +53,10 @@ pub fn check(tree: &Tree, policy: &Policy, settings: &Settings, findings: &mut V
             continue;
         }
         let Some(text) = tree.read(path)? else { continue };
+        if role == Role::Run && text.is_empty() {
+            findings.push(Finding::new(Warning, path, "the file is empty, so the machine passes over it"));
+            continue;
+        }
         let shell = script::interpreter(&text) == Interpreter::Shell;
         // A helper is a script if it says so, by its name or by its first line.
         let says_so = path.ends_with(".sh") || path.ends_with(".bash") || (shell && text.starts_with(b"#!"));
@@ -74,7 +78,9 @@ fn hooks(tree: &Tree, policy: &Policy, findings: &mut Vec<Finding>) -> Vec<Strin
         findings.push(Finding::new(Error, hooks::ON_CD, why.strip_prefix("epilog.d: ").unwrap_or(&why)));
         Found::default()
     });
-    let no_hook = |path| Finding::new(Hint, path, "no hook, as its name does not end in .sh");
+    // By its name it was meant to be one.
+    let level = |path: &str| if path.ends_with(".sh") { Warning } else { Hint };
+    let no_hook = |(path, why): (String, _)| Finding::new(level(&path), path, format!("no hook, as {why}"));
     findings.extend(ignored.into_iter().map(no_hook));
     hooks.into_iter().map(|hook| hook.name).collect()
 }

@@ -225,7 +225,9 @@ fn every_fault_of_context_sh_in_one_run() {
 #[test]
 fn files_that_are_no_scripts() {
     let good: &[(&str, &str)] = &[("prolog.sh", SCRIPT)];
-    expect(&[("prolog.sh", "")], "error prolog.sh: the file is empty", good);
+    expect(&[("prolog.sh", "")], "warning prolog.sh: the file is empty, so the machine passes over it", good);
+    let hook = [("prolog.sh", SCRIPT), ("epilog.d/a.sh", "")];
+    expect(&hook, "warning epilog.d/a.sh: no hook, as it is empty", &[("prolog.sh", SCRIPT), ("a.sh", "")]);
     expect(&[("prolog.sh", "a\0")], "error prolog.sh: ", good);
     expect(&[("prolog.sh", "echo $1\r\n")], "error prolog.sh: line 1 ends in CR LF", good);
     expect(&[("prolog.sh", SCRIPT), ("x.sh", "echo\r\n")], "warning x.sh: line 1 ends in CR LF", good);

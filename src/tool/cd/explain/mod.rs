@@ -144,10 +144,10 @@ fn left_out(known: &Known<'_>) -> Vec<String> {
     }
     let special = tree.entries.iter().filter(|entry| entry.kind == Kind::Special);
     lines.extend(special.map(|entry| format!("{}: a device, pipe or socket", entry.path)));
-    lines.extend(hooks.ignored.iter().map(|path| format!("{path}: no hook, as its name does not end in .sh")));
+    lines.extend(hooks.ignored.iter().map(|(path, why)| format!("{path}: no hook, as {why}")));
     let is_used = |path: &String| {
         READ.contains(&path.as_str())
-            || hooks.ignored.contains(path)
+            || hooks.ignored.iter().any(|(ignored, _)| ignored == path)
             || hooks.hooks.iter().any(|hook| hook.name == *path)
     };
     let is_other = |entry: &&Entry| matches!(entry.kind, Kind::File(_)) && !is_used(&entry.path);

@@ -3,6 +3,7 @@
 use super::super::finding::Finding;
 use super::{Known, Part, first_of};
 use crate::agent::hooks::{IN_IMAGE, ON_CD};
+use crate::context::opennebula::START_SCRIPT;
 use crate::guard::policy::OnViolation;
 use crate::image::policy::{OnFailure, ScriptLimits};
 use crate::script::{self, CONTEXT_DIR, Interpreter};
@@ -20,7 +21,12 @@ fn of_cd(known: &Known<'_>, name: &'static str, limits: ScriptLimits, when: &str
     if known.tree.get(&file).is_none() {
         return Part::new(name, vec![format!("skipped: no {file} on the CD")]);
     }
-    let text = known.tree.read(&file).ok().flatten().unwrap_or_default();
+    let text = match known.tree.read(&file) {
+        Ok(Some(text)) if text.is_empty() => {
+            return Part::new(name, vec![format!("skipped: {file} on the CD is empty")]);
+        }
+        text => text.ok().flatten().unwrap_or_default(),
+    };
     let init = if known.tree.has_file("init.sh") { ", after init.sh" } else { "" };
     let how = match script::interpreter(&text) {
         Interpreter::Shell => format!("{file} start, sourced by bash (else sh) in {CONTEXT_DIR}{init}, {when}"),
@@ -32,7 +38,9 @@ fn of_cd(known: &Known<'_>, name: &'static str, limits: ScriptLimits, when: &str
 pub fn start_script(known: &Known<'_>) -> Part {
     let name = "start_script";
     let Some(script) = &known.settings.nebula.start_script else {
-        return Part::new(name, vec!["skipped: no START_SCRIPT in a context.sh".to_owned()]);
+        let empty = START_SCRIPT.iter().find(|name| known.settings.variables.iter().any(|each| each.name == **name));
+        let why = empty.map_or("no START_SCRIPT in a context.sh".to_owned(), |name| format!("{name} is empty"));
+        return Part::new(name, vec![format!("skipped: {why}")]);
     };
     let by = match script::interpreter(&script.text) {
         Interpreter::Shell => "bash (else sh)".to_owned(),
@@ -111,7 +119,8 @@ pub fn end(known: &Known<'_>, over: Option<&str>) -> String {
     };
     let ran_hooks = !matches!(over, Some("medium" | "prolog" | "start_script" | "epilog"));
     let hooks = known.hooks.hooks.iter().rev().map(|hook| hook.name.as_str()).filter(|_| ran_hooks);
-    let scripts = scripts.iter().copied().filter(|file| known.tree.has_file(file));
+    let runs = |file: &&str| known.tree.read(file).is_ok_and(|text| text.is_some_and(|text| !text.is_empty()));
+    let scripts = scripts.iter().copied().filter(runs);
     let stops: Vec<String> = hooks.chain(scripts).map(|file| format!("{file} stop")).collect();
     let scripts = if stops.is_empty() {
         "no script to stop".to_owned()

@@ -156,6 +156,18 @@ fn a_start_script_fails_in_its_own_phase() {
 }
 
 #[test]
+fn what_is_empty_is_passed_over() {
+    let text = explained(&[("prolog.sh", ""), ("epilog.sh", "echo $1\n"), ("context.sh", "START_SCRIPT=''\n")], None);
+    for part in [
+        "\nprolog       skipped: prolog.sh on the CD is empty\n",
+        "\nstart_script skipped: START_SCRIPT is empty\n",
+        "\nend          epilog.sh stop (",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
+
+#[test]
 fn hooks_and_what_is_none() {
     let files = [("epilog.sh", "echo $1\n"), ("epilog.d", "x")];
     assert!(explained(&files, None).contains("it fails: epilog.d: Not a directory"));
