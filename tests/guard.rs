@@ -81,7 +81,7 @@ impl Lab {
     }
 
     fn look(&mut self, revert: bool) -> Audit {
-        let audit = audit(&self.layers, &Places::default(), &self.known, revert).unwrap();
+        let audit = audit(&self.layers, &Places::default(), &Places::own(false), &self.known, revert).unwrap();
         let stands = audit.changes.iter().filter(|change| !change.reverted);
         self.known.extend(stands.map(|change| (change.path.clone(), change.clone())));
         audit

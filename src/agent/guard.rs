@@ -23,6 +23,7 @@ use crate::guard::compare::Layers;
 use crate::guard::device::Device;
 use crate::guard::holders;
 use crate::guard::mounts::{self as table, Difference, Mount, Owners, Table};
+use crate::guard::places::Places;
 use crate::guard::policy::OnViolation;
 use crate::guard::tree::Tree;
 use crate::guard::{Change, ChangeKind};
@@ -273,6 +274,7 @@ fn look_at_mounts(agent: &mut Agent, revert: bool, look: &mut Look) -> Result<()
 fn look_at_files(agent: &mut Agent, revert: bool, look: &mut Look) -> Result<(), Fault> {
     let Some(guard) = &mut agent.guard else { return Ok(()) };
     let places = &agent.policy.guard.site_writable;
+    let own = Places::own(agent.policy.accounts.root_ssh_keys);
     let looked = roles::ask(&mut agent.events, Deadline::after(LOOKING), || {
         if let Some(device) = &guard.device {
             device.flush();
@@ -281,7 +283,7 @@ fn look_at_files(agent: &mut Agent, revert: bool, look: &mut Look) -> Result<(),
         // The child's own copies of the descriptors.
         let clone = |tree: &Tree| tree.try_clone().map_err(|error| error.to_string());
         let layers = Layers { lower: clone(&guard.lower)?, upper: clone(&guard.upper)?, merged };
-        audit(&layers, places, &guard.known, revert).map_err(|error| error.to_string())
+        audit(&layers, places, &own, &guard.known, revert).map_err(|error| error.to_string())
     })?;
     let found = match looked {
         Some(Ok(found)) => found,

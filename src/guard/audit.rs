@@ -36,18 +36,17 @@ pub struct Audit {
     pub differing: u64,
 }
 
-/// Looks, and puts violations back if `revert`.
+/// Looks, and puts violations back if `revert`. The site may change `places`, and ctxinit has changed `own`.
 ///
 /// # Errors
 /// A root that cannot be read.
-pub fn audit(layers: &Layers, places: &Places, known: &Known, revert: bool) -> io::Result<Audit> {
-    let own = Places::own();
+pub fn audit(layers: &Layers, places: &Places, own: &Places, known: &Known, revert: bool) -> io::Result<Audit> {
     let judged = || -> io::Result<Vec<(Difference, Change)>> {
         let found = compare::differences(layers)?;
         Ok(found
             .into_iter()
             .map(|each| {
-                let change = change(&each, places, &own);
+                let change = change(&each, places, own);
                 (each, change)
             })
             .collect())

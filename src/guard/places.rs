@@ -131,12 +131,17 @@ const OWN: &[&str] = &[
     "/etc/resolv.conf",
     "/etc/resolv.conf.ctxinit",
     "/etc/localtime",
+    "/etc/localtime.ctxinit",
     "/var/lib/hepix/",
     "/dev",
     "/proc",
     "/sys",
     "/run",
 ];
+
+/// And where the image lets a site put keys for root. Nothing else below that directory: other files of ssh, as `rc`,
+/// are programs.
+const OWN_KEYS: &[&str] = &["/root/.ssh", "/root/.ssh/authorized_keys", "/root/.ssh/authorized_keys.ctxinit"];
 
 /// Patterns of absolute paths. One that ends in `/` means the directory and everything below it; `*` stands for any
 /// characters within one component.
@@ -177,9 +182,10 @@ impl Places {
         Self(texts.iter().filter_map(|text| Pattern::parse(text).ok()).collect())
     }
 
-    /// What ctxinit itself changes.
-    pub fn own() -> Self {
-        Self::of(OWN)
+    /// What ctxinit itself changes; keys for root among it, if the image allows them (`accounts.root_ssh_keys`).
+    pub fn own(root_ssh_keys: bool) -> Self {
+        let keys = if root_ssh_keys { OWN_KEYS } else { &[] };
+        Self::of(&[OWN, keys].concat())
     }
 
     /// Whether a path is one of these places, or in one. Components are bytes: a name need not be text.
@@ -271,7 +277,7 @@ mod tests {
 
     #[test]
     fn every_text_of_ours_is_a_pattern() {
-        for text in DEFAULT.iter().chain(OWN) {
+        for text in DEFAULT.iter().chain(OWN).chain(OWN_KEYS) {
             assert!(Pattern::parse(text).is_ok(), "{text}");
         }
     }

@@ -71,7 +71,7 @@ mod tests {
     use crate::config;
 
     fn why(path: &str, kind: ChangeKind, now: Option<Facts>) -> Option<String> {
-        violation(&Places::default(), &Places::own(), path.as_bytes(), kind, now.as_ref())
+        violation(&Places::default(), &Places::own(false), path.as_bytes(), kind, now.as_ref())
     }
 
     fn file(mode: u32) -> Facts {
@@ -110,12 +110,34 @@ mod tests {
     #[test]
     fn some_places_are_never_the_sites() {
         let all = Places::try_from(vec!["/etc/".to_owned(), "/usr/".to_owned()]).unwrap();
-        let why = |path: &str| violation(&all, &Places::own(), path.as_bytes(), ChangeKind::Added, Some(&file(0o644)));
+        let why =
+            |path: &str| violation(&all, &Places::own(true), path.as_bytes(), ChangeKind::Added, Some(&file(0o644)));
         assert_eq!(why("/etc/passwd"), None);
         assert_eq!(why("/etc/ld.so.preload").unwrap(), "it gets into every program");
         assert_eq!(why("/etc/ctxinit/image.json").unwrap(), "the policy is the image's");
         assert_eq!(why("/usr/sbin/ctxinit").unwrap(), "it is ctxinit itself");
         assert_eq!(why("/etc/ctxinit.d/x"), None);
+    }
+
+    #[test]
+    fn keys_for_root_are_ctxinits_own_where_the_image_allows_them() {
+        let why = |allowed, path: &str, kind, now: Facts| {
+            violation(&Places::default(), &Places::own(allowed), path.as_bytes(), kind, Some(&now))
+        };
+        let directory = || Facts { mode: 0o700, ..Facts::nothing(Kind::Directory) };
+        for (path, kind, now) in [
+            ("/root/.ssh", ChangeKind::Added, directory()),
+            ("/root/.ssh", ChangeKind::Changed, directory()),
+            ("/root/.ssh/authorized_keys", ChangeKind::Added, file(0o600)),
+            ("/root/.ssh/authorized_keys", ChangeKind::Changed, file(0o600)),
+            ("/root/.ssh/authorized_keys.ctxinit", ChangeKind::Added, file(0o600)),
+        ] {
+            assert_eq!(why(true, path, kind, now.clone()), None, "{path}");
+            assert_eq!(why(false, path, kind, now).as_deref(), Some("not in site_writable"), "{path}");
+        }
+        for path in ["/root/.ssh/rc", "/root/.ssh/environment", "/root/.bashrc"] {
+            assert!(why(true, path, ChangeKind::Added, file(0o600)).is_some(), "{path}");
+        }
     }
 
     #[test]

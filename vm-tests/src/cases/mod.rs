@@ -19,6 +19,7 @@ mod medium_secret;
 mod medium_unsigned;
 mod nebula_bad_network;
 mod nebula_context;
+mod nebula_guard;
 mod nebula_keys;
 mod nebula_relatives;
 mod no_cd;
@@ -49,6 +50,7 @@ pub const ALL: &[Case] = &[
     guard_hostile::REVERT,
     guard_good::CASE,
     guard_device::CASE,
+    nebula_guard::CASE,
     guard_hostile::REFUSE,
     guard_hostile::REPORT,
     server_late::CASE,

@@ -111,5 +111,11 @@ fn forbidden(path: &str, policy: &Policy) -> Option<String> {
     if ELSEWHERE.iter().any(below) {
         return None;
     }
-    guard::policy::violation(places, &Places::own(), path.as_bytes(), ChangeKind::Changed, None)
+    guard::policy::violation(
+        places,
+        &Places::own(policy.accounts.root_ssh_keys),
+        path.as_bytes(),
+        ChangeKind::Changed,
+        None,
+    )
 }
