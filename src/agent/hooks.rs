@@ -90,7 +90,7 @@ pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
 
 fn find(agent: &Agent) -> Result<Found, String> {
     let limits = agent.policy.scripts.epilog;
-    let with_cd = agent.report.medium.is_some();
+    let with_cd = agent.report.has_context();
     // A hook of the image runs without a CD, too; then there is no copy of it to be in.
     let dir = if with_cd { CONTEXT_DIR } else { "/" };
     let mut found = Found::default();

@@ -85,15 +85,17 @@ impl Script {
     /// What the shell is told. It keeps no variable, as the script would see it. The argument is set twice: an `init.sh`
     /// may set arguments of its own, and `.` of dash takes none. Paths are whole for an `init.sh` that changes directory.
     fn source(&self, action: &str) -> String {
-        let init = quoted(&format!("{}/init.sh", self.dir));
         let script = match self.path.strip_prefix("./") {
             Some(name) => format!("{}/{name}", self.dir),
             None => self.path.clone(),
         };
         let script = quoted(&script);
-        format!(
-            "set -- {action}\n[ ! -f {init} ] || . {init}\n[ ! -f {VARIABLES} ] || . {VARIABLES}\nset -- {action}\n. {script}"
-        )
+        // An init.sh elsewhere, as in the image's "/", is somebody else's.
+        let init = match self.dir.as_str() {
+            CONTEXT_DIR => format!("[ ! -f {CONTEXT_DIR}/init.sh ] || . {CONTEXT_DIR}/init.sh\n"),
+            _ => String::new(),
+        };
+        format!("set -- {action}\n{init}[ ! -f {VARIABLES} ] || . {VARIABLES}\nset -- {action}\n. {script}")
     }
 }
 

@@ -8,6 +8,7 @@ use crate::stage::{Stage, policy_with};
 
 pub const CONTINUE: Case = Case::new("hooks-continue", |stage| host(stage, "continue"));
 pub const STOP: Case = Case::new("hooks-stop", |stage| host(stage, "stop"));
+pub const NO_CD: Case = Case::new("hooks-no-cd", without_cd);
 
 const FIRST: &str = "/etc/ctxinit/epilog.d/10-first.sh";
 const FAILS: &str = "epilog.d/05-fails.sh";
@@ -51,4 +52,19 @@ fn host(stage: &Stage, on_failure: &str) -> Result<(), String> {
     }
     ended.expect_no_console("30-last: ")?;
     ended.expect_end(&format!("500 {failed}"))
+}
+
+/// A hook of the image needs no CD; what lies in the image's "/" is not the context's.
+fn without_cd(stage: &Stage) -> Result<(), String> {
+    let image = [
+        ("etc/ctxinit/epilog.d/10-first.sh", "echo \"first $1 in $PWD\"\n"),
+        ("init.sh", "echo the init.sh of the image runs\n"),
+    ];
+    let policy = policy_with(json!({"medium": {"need": "optional", "wait_secs": 1}}));
+    let ended = stage.tiny_with(&policy, &image)?.run()?;
+    ended.expect_phase("hooks", Some("ok"))?;
+    ended.expect_in_phase("hooks", "/cause", "1 hooks in /etc/ctxinit/epilog.d, 0 in epilog.d on the context CD")?;
+    ended.expect_order(&["10-first: first start in /", "10-first: first stop in /"])?;
+    ended.expect_no_console("init.sh of the image")?;
+    ended.expect_end("500 no context CD, and the image names no work source")
 }

@@ -62,6 +62,7 @@ pub const ALL: &[Case] = &[
     script_daemons::CASE,
     hooks_order::CONTINUE,
     hooks_order::STOP,
+    hooks_order::NO_CD,
     script_faults::CONTINUE,
     script_faults::STOP,
     script_stopped::CASE,
