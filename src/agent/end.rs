@@ -6,10 +6,11 @@ use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 use std::os::fd::AsFd;
 
+use super::events::DYING;
 use super::notice::Notice;
 use super::protocol::{FromLogger, ToLogger};
 use super::report::{self, LogReport, PhaseReport, Spent};
-use super::{Agent, guard, phases, scripts};
+use super::{Agent, guard, phases, scripts, work};
 use crate::clock::Deadline;
 use crate::logging;
 use crate::verdict::Verdict;
@@ -18,6 +19,19 @@ use crate::verdict::Verdict;
 const DRAIN: Duration = Duration::from_secs(10);
 /// The logger's answer comes after its own deadline.
 const ANSWER: Duration = Duration::from_secs(2);
+
+/// What the steps do beside waiting, on a machine that is busy with something else.
+const AIR: Duration = Duration::from_secs(10);
+/// From a wish to end to the last notice at most: init waits so long, and then ends the machine without us.
+pub const LONGEST: Duration = work::STOPPING
+    .saturating_add(scripts::STOPPING)
+    .saturating_add(guard::CONCLUDING)
+    // Two children at most are buried there.
+    .saturating_add(DYING.saturating_mul(2))
+    .saturating_add(DRAIN)
+    .saturating_add(ANSWER)
+    .saturating_add(report::PORT_LIMIT)
+    .saturating_add(AIR);
 
 /// Stops the scripts' services, tells the verdict in every way, and hands the machine back to init. The
 /// payload is stopped and its lease given back already: no job outlives the work phase.
@@ -71,5 +85,16 @@ fn drain_log(agent: &mut Agent) -> Option<LogReport> {
         }
         // The channel lies with the log; its answer is seen within a fraction of a second.
         agent.events.wait_through(&[(logger.as_fd(), PollFlags::POLLIN)], Deadline::after(Duration::from_millis(20)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LONGEST;
+
+    #[test]
+    fn the_end_takes_as_long_as_the_documentation_says() {
+        // docs/site.md says five and a half minutes; init's own steps take 30 s of them at most.
+        assert!(LONGEST.as_secs() <= 300, "{LONGEST:?}");
     }
 }

@@ -25,7 +25,7 @@ use crate::sys::signals::{self, Signals};
 pub struct Stop;
 
 /// For a killed child to be gone.
-const DYING: Duration = Duration::from_millis(500);
+pub const DYING: Duration = Duration::from_millis(500);
 
 /// A stalled logger is tried again this often; its own queue empties within one round of its loop.
 const RETRY: u16 = 50;

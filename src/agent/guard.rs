@@ -36,8 +36,9 @@ use crate::sys::{mount, priority};
 
 /// For one look at the changes: they are bounded by the layer's memory, and read twice at most.
 const LOOKING: Duration = Duration::from_secs(60);
-/// For reading the whole device at the end; the orderly end as a whole has 170 s (`init::ORDERLY_END`).
-const HASHING: Duration = Duration::from_secs(60);
+/// For all that is done at the end: the last look, the rest of the first hash, and the second hash. A disk of 10 GB is
+/// read twice in this; a larger or slower one is not worth a machine that is off later.
+pub const CONCLUDING: Duration = Duration::from_secs(60);
 /// A program that just writes a file is done within this.
 const WRITERS: Duration = Duration::from_secs(1);
 
@@ -178,7 +179,7 @@ pub fn or(agent: &Agent, script: OnFailure) -> OnFailure {
 /// Looks, puts back, and decides. The note is for the phase.
 fn check(agent: &mut Agent) -> Result<Option<String>, Fault> {
     let on_violation = agent.policy.guard.on_violation;
-    let looked = look(agent, on_violation == OnViolation::Revert);
+    let looked = look(agent, on_violation == OnViolation::Revert, Deadline::after(LOOKING));
     let fault = match (looked, on_violation) {
         (Err(Fault::Stop), _) => return Err(Fault::Stop),
         (Err(Fault::Failed(verdict)), OnViolation::Report) => {
@@ -214,10 +215,10 @@ fn count(number: u64, what: &str) -> String {
 }
 
 /// What is new since the last look, in the log and in the phase's report; put back if `revert`.
-fn look(agent: &mut Agent, revert: bool) -> Result<Look, Fault> {
+fn look(agent: &mut Agent, revert: bool, deadline: Deadline) -> Result<Look, Fault> {
     let mut look = Look::default();
     look_at_mounts(agent, revert, &mut look)?;
-    look_at_files(agent, revert, &mut look)?;
+    look_at_files(agent, revert, deadline, &mut look)?;
     look_at_device(agent, &mut look);
     Ok(look)
 }
@@ -271,11 +272,11 @@ fn look_at_mounts(agent: &mut Agent, revert: bool, look: &mut Look) -> Result<()
     Ok(())
 }
 
-fn look_at_files(agent: &mut Agent, revert: bool, look: &mut Look) -> Result<(), Fault> {
+fn look_at_files(agent: &mut Agent, revert: bool, deadline: Deadline, look: &mut Look) -> Result<(), Fault> {
     let Some(guard) = &mut agent.guard else { return Ok(()) };
     let places = &agent.policy.guard.site_writable;
     let own = Places::own(agent.policy.accounts.root_ssh_keys);
-    let looked = roles::ask(&mut agent.events, Deadline::after(LOOKING), || {
+    let looked = roles::ask(&mut agent.events, deadline, || {
         if let Some(device) = &guard.device {
             device.flush();
         }
@@ -404,7 +405,8 @@ pub fn conclude(agent: &mut Agent) {
     if agent.guard.is_none() {
         return;
     }
-    if let Err(Fault::Failed(verdict)) = look(agent, false) {
+    let deadline = Deadline::after(CONCLUDING);
+    if let Err(Fault::Failed(verdict)) = look(agent, false, deadline) {
         log::error!("{verdict}");
     }
     let on_violation = agent.policy.guard.on_violation;
@@ -418,8 +420,11 @@ pub fn conclude(agent: &mut Agent) {
     }
     if let Some(device) = &guard.device {
         let hashes = wanted.then(|| {
-            let before = guard.first_hash.take().and_then(|hashing| hashing.result(&mut agent.events));
-            [before, Hashing::start(device, false).and_then(|hashing| hashing.result(&mut agent.events))]
+            let first = guard.first_hash.take();
+            let before = first.and_then(|hashing| hashing.result(&mut agent.events, deadline));
+            // With nothing to compare it with, the second would only take time.
+            let second = before.as_ref().and_then(|_| Hashing::start(device, false));
+            [before, second.and_then(|hashing| hashing.result(&mut agent.events, deadline))]
         });
         let image = device.report(hashes);
         let state = if image.unchanged { "unchanged" } else { "CHANGED" };
@@ -466,8 +471,7 @@ impl Hashing {
     }
 
     /// Its answer, waited for.
-    fn result(mut self, events: &mut Events) -> Option<String> {
-        let deadline = Deadline::after(HASHING);
+    fn result(mut self, events: &mut Events, deadline: Deadline) -> Option<String> {
         let hash = loop {
             match self.channel.try_recv::<Result<String, String>>() {
                 Ok(Some((hash, _))) => break hash,

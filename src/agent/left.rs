@@ -10,6 +10,8 @@ use crate::clock::Deadline;
 
 /// For all of them together, as they had their script's `stop` before.
 const GRACE: Duration = Duration::from_secs(2);
+/// All of [`end`] at most.
+pub const ENDING: Duration = GRACE.saturating_add(KILLED);
 /// Names in one line of the log; the report has them all.
 const LISTED: usize = 10;
 

@@ -2,7 +2,7 @@
 
 mod boot;
 pub mod channel;
-mod end;
+pub mod end;
 pub mod events;
 mod guard;
 pub(crate) mod hooks;

@@ -12,7 +12,7 @@ use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 
 use super::Agent;
-use super::events::{Events, OutputId, Stop};
+use super::events::{DYING, Events, OutputId, Stop};
 use super::left::{self, Left};
 use super::output::Source;
 use super::report::{self, ScriptReport};
@@ -27,8 +27,15 @@ use crate::sys::process::{Child, Exit};
 const GRACE: Duration = Duration::from_secs(2);
 /// 400 processes of a fork bomb took 0.2 s on a loaded machine with two processors.
 pub const KILLED: Duration = Duration::from_secs(5);
-/// For each script's `stop`, and for those of all hooks together: `init::ORDERLY_END` counts on it.
+/// For each script's `stop`, and for those of all hooks together.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// All of [`stop`] at most: hooks, `epilog.sh` and `prolog.sh`, each killed in the end, and what they left running.
+pub const STOPPING: Duration = STOP_LIMIT
+    .saturating_add(GRACE)
+    .saturating_add(KILLED)
+    .saturating_add(DYING)
+    .saturating_mul(3)
+    .saturating_add(left::ENDING);
 /// Processes and threads of a script. A batch client with its monitoring and an autofs keeps some dozens, a Java service
 /// a hundred; a fork bomb of so many fits into the memory limit and dies within a second.
 const PIDS: u32 = 512;

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use super::events::DYING;
 use super::job::{self, Ended};
 use super::patience::Patience;
 use super::protocol::{Fate, FromWorker, ToWorker, Token};
 use super::report::{self, TokenReport};
 use super::runner::{Done, Fault, machine_fault, site_fault};
-use super::worker::Worker;
+use super::scripts::KILLED;
+use super::worker::{self, Worker};
 use super::{Agent, medium, network};
 use crate::clock::Deadline;
 use crate::context::site::{Limits, Work};
+use crate::image::policy::MAX_GRACE_SECS;
 use crate::payload::outcome::{End, Outcome};
 use crate::verdict::Verdict;
 
@@ -24,6 +27,14 @@ const CLAIM_LIMIT: Duration = Duration::from_secs(600);
 const SETTLE_MARGIN: Duration = Duration::from_secs(60);
 /// When the machine ends: a call that is under way (30 s), and giving the token back (10 s).
 const FAREWELL: Duration = Duration::from_secs(45);
+/// From a wish to end to the end of the phase at most: the payload has its grace and is killed, the token is settled,
+/// the worker leaves.
+pub const STOPPING: Duration = Duration::from_secs(MAX_GRACE_SECS as u64)
+    .saturating_add(KILLED)
+    .saturating_add(DYING)
+    .saturating_add(FAREWELL)
+    .saturating_add(worker::LEAVE)
+    .saturating_add(DYING);
 /// A payload that fails this often in a row fails for a reason that the next token does not change; every
 /// further try would only add to the leases of somebody's token.
 const MAX_FAILURES: u32 = 3;
@@ -109,8 +120,9 @@ fn claim(agent: &mut Agent, worker: &mut Worker) -> Result<FromWorker, Fault> {
         // The claim is under way: the worker gives back what it brings, unless it is on its way to us already.
         agent.events.ending();
         worker.send(&ToWorker::Stop, &[])?;
-        if let Ok(FromWorker::Claimed(token)) = worker.answer(agent, FAREWELL) {
-            let (fate, note) = settled(agent, worker, FAREWELL)?;
+        let farewell = Deadline::after(FAREWELL);
+        if let Ok(FromWorker::Claimed(token)) = worker.answer(agent, farewell.left()) {
+            let (fate, note) = settled(agent, worker, farewell.left())?;
             log::info!("token {}: {fate:?}, {note}", token.id);
         }
     }

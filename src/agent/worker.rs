@@ -18,7 +18,7 @@ use crate::sys::process::Child;
 use crate::work::{self, Config, Identity};
 
 /// An idle worker leaves at once; nothing is lost with one that does not.
-const LEAVE: Duration = Duration::from_secs(2);
+pub const LEAVE: Duration = Duration::from_secs(2);
 
 /// A worker process, and the body of its last message.
 pub struct Worker {

@@ -255,9 +255,12 @@ pub struct Payload {
     #[serde(default = "wall_secs", deserialize_with = "between::<_, 1, 31536000>")]
     pub wall_secs: u32,
     /// Seconds between SIGTERM and the end of everything.
-    #[serde(default = "grace_secs", deserialize_with = "between::<_, 0, 30>")]
+    #[serde(default = "grace_secs", deserialize_with = "between::<_, 0, MAX_GRACE_SECS>")]
     pub grace_secs: u32,
 }
+
+/// Seconds; the machine's own end waits for it.
+pub const MAX_GRACE_SECS: u32 = 30;
 
 /// A number within bounds: 0 MiB would mean no limit to a tmpfs, and a grace of hours would outlast the machine's own end.
 fn between<'de, D: Deserializer<'de>, const LOW: u32, const HIGH: u32>(deserializer: D) -> Result<u32, D::Error> {

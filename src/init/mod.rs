@@ -25,10 +25,6 @@ use crate::sys::process::{self, Child, Exit, Reaped};
 use crate::verdict::Verdict;
 use crate::{logging, mounts, sys};
 
-/// The longest orderly end: a payload's grace (30 s at most), its lease (45 s), the stop of all hooks and of two
-/// scripts (32 s each), what they left running (7 s), the last log records (12 s), and some air. Then init ends alone.
-const ORDERLY_END: Duration = Duration::from_secs(210);
-
 /// The life of PID 1.
 pub fn run() -> ! {
     std::panic::set_hook(Box::new(|panic| {
@@ -152,7 +148,7 @@ impl Init {
     fn ask_for_end(&mut self, why: &str) {
         if self.stop.is_none() {
             log::info!("{why}: asking for an orderly end");
-            self.stop = Some(Deadline::after(ORDERLY_END));
+            self.stop = Some(Deadline::after(agent::end::LONGEST));
         }
         let _ = self.agent.signal(Signal::SIGTERM);
     }

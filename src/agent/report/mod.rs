@@ -34,7 +34,7 @@ pub const TOKENS: usize = 500;
 /// The virtio-serial port that a host may give to a machine to have the report at the end.
 const PORT: &str = "ctxinit.report";
 /// A host that does not read keeps nobody longer than this.
-const PORT_LIMIT: Duration = Duration::from_secs(2);
+pub const PORT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The whole report. Fields are added as they become known, and never change their meaning.
 #[derive(Debug, Serialize)]
