@@ -115,6 +115,28 @@ fn build_stops_at_errors_and_shows_warnings() {
 }
 
 #[test]
+fn an_image_is_never_a_file_of_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = site(dir.path(), &[]);
+    let tool = |words: &str| {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_ctxtool"));
+        let output = tool.args(words.split(' ')).current_dir(&site).output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    // What is told of it works from there.
+    let (code, out) = tool("cd new .");
+    assert!(code == Some(0) && out.contains("  ctxtool cd build . -o ../site.iso\n"), "{out}");
+    fs::create_dir(site.join("sub")).unwrap();
+    for output in ["cd.iso", "./sub/cd.iso", "../site/cd.iso"] {
+        let wanted = format!("ctxtool: {output}: within ., which is to be on it; write it somewhere else\n");
+        assert_eq!(tool(&format!("cd build . -o {output}")), (Some(1), wanted));
+    }
+    assert_eq!(tool("cd build . -o ../site.iso").0, Some(0));
+    let (_, out) = tool("cd new sub/");
+    assert!(out.contains("  scripts/vm --cd sub.iso "), "{out}");
+}
+
+#[test]
 fn images_of_every_kind() {
     let dir = tempfile::tempdir().unwrap();
     let site =

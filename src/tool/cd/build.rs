@@ -37,6 +37,7 @@ pub struct Build {
 /// # Errors
 /// Everything that a guest would refuse, or what keeps the volume from being written.
 pub fn build(options: &Build) -> Result<Outcome, CdError> {
+    outside(&options.dir, &options.output)?;
     let warnings = examined(&options.dir)?.lines(Level::Warning, false);
     // Beside the result, where there is room for it. A copy, so that what was hashed is what is written, and so that
     // hard links make no difference: xorriso would write their content once.
@@ -51,6 +52,13 @@ pub fn build(options: &Build) -> Result<Outcome, CdError> {
     let size = fs::metadata(&options.output).map_err(at(&options.output))?.len();
     let text = format!("{}: {size} bytes{signed}", options.output.display());
     Ok(Outcome { text, warnings, ..Outcome::default() })
+}
+
+/// The copy is made beside the output, so within the directory it would be copied into itself, without an end.
+fn outside(dir: &Path, output: &Path) -> Result<(), CdError> {
+    let beside = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let inside = beside.canonicalize().map_err(at(beside))?.starts_with(dir.canonicalize().map_err(at(dir))?);
+    if inside { Err(CdError::Inside { output: output.to_owned(), dir: dir.to_owned() }) } else { Ok(()) }
 }
 
 /// What a machine would take. Which limits its image has is not known here, so the default ones count.

@@ -95,6 +95,14 @@ pub enum CdError {
     /// A file of this name is there, and nothing was written.
     #[error("{}: is there already, and nothing is overwritten", .0.display())]
     Exists(PathBuf),
+    /// The image would be a file of itself.
+    #[error("{}: within {}, which is to be on it; write it somewhere else", .output.display(), .dir.display())]
+    Inside {
+        /// The image to write.
+        output: PathBuf,
+        /// The directory of the CD.
+        dir: PathBuf,
+    },
     /// `image.json` as a machine would refuse it.
     #[error(transparent)]
     Policy(#[from] ConfigError),

@@ -1,8 +1,8 @@
 //! `ctxtool cd new`: a directory to begin with, which works as it is.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Component, Path, PathBuf};
 
 use super::{CdError, at};
 
@@ -45,13 +45,24 @@ pub fn new(options: &New) -> Result<String, CdError> {
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(at(&path))?;
     }
-    let dir = dir.display();
-    let dir = dir.to_string();
-    let dir = dir.trim_end_matches('/');
+    let iso = image(dir).map_err(at(dir))?;
+    let (dir, iso) = (dir.display(), iso.display());
     Ok(format!(
         "{dir}: prolog.sh, epilog.sh, context.json, and a README that tells of them. Next:\n\
         \x20 ctxtool cd check {dir}\n\
-        \x20 ctxtool cd build {dir} -o {dir}.iso\n\
-        \x20 scripts/vm --cd {dir}.iso        (a machine that boots with it)"
+        \x20 ctxtool cd build {dir} -o {iso}\n\
+        \x20 scripts/vm --cd {iso}        (a machine that boots with it)"
     ))
+}
+
+/// A name for the image, beside the directory: `.` has no name of its own, and an image within it could not be built.
+fn image(dir: &Path) -> io::Result<PathBuf> {
+    let mut name = dir.canonicalize()?.file_name().unwrap_or("cd".as_ref()).to_owned();
+    name.push(".iso");
+    let plain = dir.components().next_back().is_some_and(|last| matches!(last, Component::Normal(_)));
+    if plain {
+        return Ok(dir.with_file_name(name));
+    }
+    let beside = dir.join("..").join(name);
+    Ok(beside.strip_prefix(".").unwrap_or(&beside).to_owned())
 }
