@@ -92,7 +92,7 @@ fn script(script: View<'_>) -> Script<'_> {
     let headline = format!("{name} {action}: {end} ({})", duration(script.number("millis")));
     let memory = match script.number("memory_kib") {
         0 => String::new(),
-        kib => format!(" and at most {} of memory", bytes(kib * 1024)),
+        kib => format!(" and at most {} of memory", bytes(kib.saturating_mul(1024))),
     };
     let mut sentences = vec![format!("It used {} of CPU time{memory}.", duration(script.number("cpu_ms")))];
     let left: Vec<String> = script.lines("left_running").map(printable).collect();

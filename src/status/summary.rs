@@ -118,7 +118,7 @@ fn changes(phase: View<'_>, paint: Paint) -> Vec<String> {
 
 fn tokens(report: View<'_>, paint: Paint, every: bool) -> Vec<String> {
     let (tokens, more) = (report.list("tokens"), report.number("more_tokens"));
-    let all = tokens.clone().count() as u64 + more;
+    let all = more.saturating_add(tokens.clone().count() as u64);
     if all == 0 {
         return Vec::new();
     }

@@ -140,7 +140,7 @@ fn tokens(html: &mut Html, report: View<'_>) {
         return;
     }
     let more = report.number("more_tokens");
-    let all = count(tokens.len() as u64 + more, "token", "tokens");
+    let all = count(more.saturating_add(tokens.len() as u64), "token", "tokens");
     let completed = tokens.iter().filter(|token| token.text("fate") == "completed").count();
     let more = if more > 0 { format!("; {more} more are not in the report") } else { String::new() };
     let open = if tokens.len() <= TOKENS_OPEN || completed < tokens.len() { " open" } else { "" };
@@ -168,7 +168,7 @@ fn token(html: &mut Html, token: View<'_>) {
         duration(token.number("start_ms")),
         duration(token.number("millis")),
         duration(usage.number("cpu_millis")),
-        bytes(usage.number("memory_kib") * 1024),
+        bytes(usage.number("memory_kib").saturating_mul(1024)),
         bytes(token.number("result_bytes"))
     ));
     if !completed {
@@ -253,6 +253,28 @@ mod tests {
         poison(&mut report);
         let (elements, _) = parse(&page(View::new(&report)));
         assert!(elements.iter().all(|tag| !tag.starts_with("script")), "{elements:?}");
+    }
+
+    #[test]
+    fn numbers_of_a_hostile_machine_are_only_numbers() {
+        fn poison(value: &mut Value) {
+            match value {
+                Value::Number(number) => *number = u64::MAX.into(),
+                Value::Array(items) => items.iter_mut().for_each(poison),
+                Value::Object(fields) => fields.values_mut().for_each(poison),
+                _ => {}
+            }
+        }
+        let mut report = everything();
+        poison(&mut report);
+        // In all that is made of a report: sums that overflow would panic here, and be wrong in a release.
+        let report = View::new(&report);
+        let (_, text) = parse(&page(report));
+        let memory = bytes(u64::MAX);
+        assert!(text.contains(&memory), "{text}");
+        assert!(explain::text(report, None, &[]).unwrap().contains(&format!("at most {memory} of memory")));
+        let table = crate::status::summary(report, false, true);
+        assert!(table.contains(&format!("{}: 1 completed", u64::MAX)), "{table}");
     }
 
     #[test]

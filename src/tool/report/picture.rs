@@ -40,7 +40,7 @@ pub fn pictures(report: View<'_>) -> String {
     let phases: Vec<View<'_>> = report.list("phases").collect();
     let end = phases.iter().map(|phase| span(*phase).1).max().unwrap_or(0);
     let work = phases.iter().position(|phase| phase.text("name") == "work");
-    let split = work.filter(|at| phases.get(*at).is_some_and(|work| end > 2 * work.number("start_ms").max(1)));
+    let split = work.filter(|at| phases.get(*at).is_some_and(|work| end / 2 >= work.number("start_ms").max(1)));
     let (boot, rest) = phases.split_at(split.unwrap_or(phases.len()));
     let mut lanes: Vec<Lane> = kernel(&phases).into_iter().collect();
     lanes.extend(boot.iter().flat_map(|phase| lanes_of(report, *phase)));
@@ -54,7 +54,7 @@ pub fn pictures(report: View<'_>) -> String {
 
 fn span(view: View<'_>) -> (u64, u64) {
     let start = view.number("start_ms");
-    (start, start + view.number("millis"))
+    (start, start.saturating_add(view.number("millis")))
 }
 
 /// Before the first phase the machine was the kernel's.
@@ -92,7 +92,7 @@ fn lanes_of(report: View<'_>, phase: View<'_>) -> Vec<Lane> {
         "skipped" => "skipped".to_owned(),
         _ => format!("{outcome}, {}", duration(to - from)),
     };
-    let limit = phase.maybe("limit_ms").map(|limit| from + limit);
+    let limit = phase.maybe("limit_ms").map(|limit| from.saturating_add(limit));
     let mut lanes = vec![Lane { label: name.to_owned(), value, failed, bars, limit }];
     lanes.extend(phase.list("scripts").map(script));
     if name == "work" {
