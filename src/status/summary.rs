@@ -58,7 +58,16 @@ fn head(report: View<'_>, paint: Paint) -> Vec<String> {
     }
     let signature = medium.at("signature");
     if signature.exists() {
-        let code = if signature.text("state") == "good" { GREEN } else { RED };
+        let code = match words::signature_is_good(signature) {
+            Some(good) => {
+                if good {
+                    GREEN
+                } else {
+                    RED
+                }
+            }
+            None => DIM,
+        };
         lines.push(format!("{INDENT}signature {}", paint.paint(code, words::signature(signature))));
     }
     lines
@@ -150,11 +159,7 @@ fn tail(report: View<'_>, paint: Paint) -> Vec<String> {
         let code = if report.at("image_device").flag("unchanged") == Some(true) { GREEN } else { RED };
         lines.push(format!("disk     {}", paint.paint(code, line)));
     }
-    let log = report.at("log");
-    if log.exists() {
-        let [delivered, undelivered] = ["delivered", "undelivered"].map(|key| log.number(key));
-        lines.push(format!("log      {} delivered, {undelivered} not", count(delivered, "record", "records")));
-    }
+    lines.extend(words::log(report).map(|line| format!("log      {line}")));
     let verdict = report.at("verdict");
     if verdict.exists() {
         let code = verdict.number("code");
@@ -219,11 +224,19 @@ end      500 no CD
             "context  CONTEXT on /dev/vdb (iso9660), 5 files, 12.3 KiB",
             "         signature good: signed by RWT3nV9c for this image, until 2027-01-01T00:00:00Z",
             "disk     /dev/vda is unchanged, 0 sectors written, its hash at the end is that of the start",
-            "log      120 records delivered, 2 not",
+            "log      no syslog server, 122 records stayed in the machine",
             "end      200 1 of 3 tokens completed",
         ] {
             assert!(text.lines().any(|each| each == line), "{line}\nis not in\n{text}");
         }
+    }
+
+    #[test]
+    fn an_image_that_asks_for_no_signature_shows_no_fault() {
+        let mut report = everything();
+        report["medium"]["signature"] = json!({"state": "off", "why": "the image asks for none"});
+        let text = summary(View::new(&report), true, false);
+        assert!(text.contains("signature \x1b[2moff: the image asks for none\x1b[0m"), "{text}");
     }
 
     #[test]

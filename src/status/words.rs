@@ -97,6 +97,27 @@ pub fn signature(signature: View<'_>) -> String {
     format!("{}: {}", printable(signature.text("state")), printable(signature.text("why")))
 }
 
+/// Whether the signature is good; nothing where the image asks for none, as that is neither good nor a fault.
+pub fn signature_is_good(signature: View<'_>) -> Option<bool> {
+    match signature.text("state") {
+        "off" => None,
+        state => Some(state == "good"),
+    }
+}
+
+/// What became of the log in one line; nothing as long as nobody knows.
+pub fn log(report: View<'_>) -> Option<String> {
+    let log = report.at("log");
+    let [delivered, undelivered] = ["delivered", "undelivered"].map(|key| log.number(key));
+    let mut logging = report.list("phases").filter(|phase| phase.text("name") == "logging");
+    // Nobody was to get them, so none is lost.
+    if logging.any(|phase| phase.text("outcome") == "skipped") && delivered == 0 {
+        let records = count(undelivered, "record", "records");
+        return log.exists().then(|| format!("no syslog server, {records} stayed in the machine"));
+    }
+    log.exists().then(|| format!("{} delivered, {undelivered} not", count(delivered, "record", "records")))
+}
+
 /// Whether the image is as it was, in one line; nothing as long as nobody has looked.
 pub fn image_device(device: View<'_>) -> Option<String> {
     let name = printable(device.text("device"));
@@ -147,6 +168,22 @@ mod tests {
             signature(View::new(&json!({"state": "bad", "why": "prolog.sh differs"}))),
             "bad: prolog.sh differs"
         );
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_no_fault() {
+        let judged = |state| signature_is_good(View::new(&json!({"state": state})));
+        assert_eq!(["good", "bad", "unsigned", "off"].map(judged), [Some(true), Some(false), Some(false), None]);
+        let tell = |logging, log| log_of(&json!({"phases": [{"name": "logging", "outcome": logging}], "log": log}));
+        let nobody = json!({"delivered": 0, "undelivered": 400});
+        assert_eq!(tell("skipped", nobody.clone()).unwrap(), "no syslog server, 400 records stayed in the machine");
+        assert_eq!(tell("ok", nobody).unwrap(), "0 records delivered, 400 not");
+        assert_eq!(tell("ok", json!({"delivered": 1, "undelivered": 0})).unwrap(), "1 record delivered, 0 not");
+        assert_eq!(tell("skipped", json!(null)), None);
+    }
+
+    fn log_of(report: &serde_json::Value) -> Option<String> {
+        log(View::new(report))
     }
 
     #[test]

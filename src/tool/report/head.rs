@@ -42,14 +42,19 @@ pub fn identity(html: &mut Html, report: View<'_>) {
     }
     let signature = medium.at("signature");
     if signature.exists() {
-        let good = signature.text("state") == "good";
-        rows.push(("Signature", coloured(if good { "good" } else { "bad" }, &words::signature(signature))));
+        let class = match words::signature_is_good(signature) {
+            Some(good) => {
+                if good {
+                    "good"
+                } else {
+                    "bad"
+                }
+            }
+            None => "soft",
+        };
+        rows.push(("Signature", coloured(class, &words::signature(signature))));
     }
-    let log = report.at("log");
-    if log.exists() {
-        let delivered = count(log.number("delivered"), "record", "records");
-        rows.push(("Log", format!("{delivered} delivered, {} not", log.number("undelivered"))));
-    }
+    rows.extend(words::log(report).map(|line| ("Log", line)));
     html.add("<dl>\n");
     for (name, value) in rows {
         html.add(format_args!("<dt>{name}</dt><dd>{value}</dd>\n"));

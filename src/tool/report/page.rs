@@ -313,6 +313,13 @@ mod tests {
         let text = page(View::new(&good));
         assert!(!text.contains("What went wrong") && text.contains("verdict good\"><strong>200: done"), "{text}");
         parse(&text);
+        let mut unasked = everything();
+        unasked["medium"]["signature"]["state"] = json!("off");
+        let text = page(View::new(&unasked));
+        assert!(
+            text.contains("<span class=\"soft\">off: ") && text.contains("no syslog server, 122 records"),
+            "{text}"
+        );
         let running = json!({"version": 1, "phases": []});
         assert!(page(View::new(&running)).contains("The machine had not ended yet."));
     }
