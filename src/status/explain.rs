@@ -205,13 +205,20 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::agent::phase_names;
 
     const EVERYTHING: &str = include_str!("../../tests/fixtures/report/everything.json");
-    const NAMES: [&str; 11] =
-        ["early", "devices", "image", "policy", "medium", "prolog", "network", "logging", "epilog", "work", "end"];
 
     fn explain(report: &Value, only: &str) -> String {
-        text(View::new(report), Some(only), &NAMES).unwrap()
+        text(View::new(report), Some(only), &phase_names()).unwrap()
+    }
+
+    /// What is tested with it is tested with everything.
+    #[test]
+    fn the_example_has_every_phase() {
+        let report: Value = serde_json::from_str(EVERYTHING).unwrap();
+        let names: Vec<&str> = View::new(&report).list("phases").map(|phase| phase.text("name")).collect();
+        assert_eq!(names, phase_names());
     }
 
     #[test]
@@ -236,7 +243,7 @@ epilog: failed
   1 file is not as the image has them: 1 changed.
   1 of these the image's policy does not allow.
     changed /etc/passwd: NOT ALLOWED: not in site_writable
-  The machine went on with work.
+  The machine went on with hooks.
 ";
         assert!(told.contains(end), "{told}");
     }

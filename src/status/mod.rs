@@ -201,7 +201,7 @@ mod tests {
         let wait = Options { wait: true, timeout: Some(0), ..Options::default() };
         let booting = format!(r#"{{"phases": [{}], "verdict": null}}"#, phase("prolog", "ok"));
         let (_, out, complaint) = ask(&booting, wait);
-        assert!(out.contains("\nprolog   ok "), "{out}");
+        assert!(out.contains("\nprolog       ok "), "{out}");
         assert_eq!(complaint, "the boot is not over after 0 s: it is in the phase after prolog");
         let (code, _, complaint) = ask("{", wait);
         assert_eq!(code, 2);

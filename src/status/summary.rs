@@ -20,14 +20,18 @@ impl Paint {
     }
 }
 
-/// What belongs to the line above begins under its note's column.
-const INDENT: &str = "         ";
+/// Letters of the longest phase, `start-script`.
+const WIDTH: usize = 12;
+/// What belongs to the line above begins under its second column.
+const INDENT: &str = "             ";
 
 /// The whole report as lines. With `every_token`, each token has one; without, only those that were not completed.
 pub fn summary(report: View<'_>, colour: bool, every_token: bool) -> String {
     let paint = Paint(colour);
     let mut lines = head(report, paint);
-    lines.push(paint.paint(DIM, format_args!("{:8} {:8} {:>10} {:>10}  note", "phase", "outcome", "start", "took")));
+    lines.push(
+        paint.paint(DIM, format_args!("{:WIDTH$} {:8} {:>10} {:>10}  note", "phase", "outcome", "start", "took")),
+    );
     for phase in report.list("phases") {
         lines.push(row(phase, paint));
         lines.extend(phase.list("scripts").flat_map(|script| of_script(script, paint)));
@@ -38,10 +42,14 @@ pub fn summary(report: View<'_>, colour: bool, every_token: bool) -> String {
     lines.iter().flat_map(|line| [line.trim_end(), "\n"]).collect()
 }
 
+fn labelled(label: &str, text: impl Display) -> String {
+    format!("{label:WIDTH$} {text}")
+}
+
 fn head(report: View<'_>, paint: Paint) -> Vec<String> {
     let mut lines = Vec::new();
     if !report.text("hostname").is_empty() {
-        lines.push(format!("machine  {}", printable(report.text("hostname"))));
+        lines.push(labelled("machine", printable(report.text("hostname"))));
     }
     let image = report.at("image");
     if image.exists() {
@@ -49,12 +57,12 @@ fn head(report: View<'_>, paint: Paint) -> Vec<String> {
             "" => String::new(),
             name => format!(", {name}"),
         };
-        let line = format!("booted   {} version {}{endorser}", image.text("uuid"), image.text("version"));
-        lines.push(printable(&line));
+        let line = format!("{} version {}{endorser}", image.text("uuid"), image.text("version"));
+        lines.push(labelled("booted", printable(&line)));
     }
     let medium = report.at("medium");
     if medium.exists() {
-        lines.push(format!("context  {}", words::medium(medium)));
+        lines.push(labelled("context", words::medium(medium)));
     }
     let signature = medium.at("signature");
     if signature.exists() {
@@ -84,7 +92,8 @@ fn row(phase: View<'_>, paint: Paint) -> String {
     // Padded before it is painted: escape codes have no width.
     let outcome = paint.paint(code, format_args!("{:8}", printable(outcome)));
     let [start, took] = ["start_ms", "millis"].map(|key| format!("{} ms", phase.number(key)));
-    format!("{:8} {outcome} {start:>10} {took:>10}  {}", printable(phase.text("name")), printable(phase.text("note")))
+    let [name, note] = ["name", "note"].map(|key| printable(phase.text(key)));
+    format!("{name:WIDTH$} {outcome} {start:>10} {took:>10}  {note}")
 }
 
 /// Nothing of a script that ended well and left nothing.
@@ -137,7 +146,7 @@ fn tokens(report: View<'_>, paint: Paint, every: bool) -> Vec<String> {
     });
     let more = (more > 0).then(|| format!("{more} not listed"));
     let fates: Vec<String> = fates.chain(more).collect();
-    let mut lines = vec![format!("tokens   {all}: {}", fates.join(", "))];
+    let mut lines = vec![labelled("tokens", format_args!("{all}: {}", fates.join(", ")))];
     for token in tokens {
         let completed = token.text("fate") == "completed";
         if completed && !every {
@@ -147,7 +156,7 @@ fn tokens(report: View<'_>, paint: Paint, every: bool) -> Vec<String> {
             paint.paint(if completed { GREEN } else { RED }, format_args!("{:9}", printable(token.text("fate"))));
         let [id, end] = ["id", "end"].map(|key| printable(token.text(key)));
         let [start, took] = ["start_ms", "millis"].map(|key| format!("{} ms", token.number(key)));
-        lines.push(format!("{:>7}  {fate} {start:>9} {took:>10}  {end}", id));
+        lines.push(format!("{id:>11}  {fate} {start:>9} {took:>10}  {end}"));
         lines.extend(token.lines("tail").map(|line| format!("{INDENT}| {}", printable(line))));
     }
     lines
@@ -157,14 +166,14 @@ fn tail(report: View<'_>, paint: Paint) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(line) = words::image_device(report.at("image_device")) {
         let code = if report.at("image_device").flag("unchanged") == Some(true) { GREEN } else { RED };
-        lines.push(format!("disk     {}", paint.paint(code, line)));
+        lines.push(labelled("disk", paint.paint(code, line)));
     }
-    lines.extend(words::log(report).map(|line| format!("log      {line}")));
+    lines.extend(words::log(report).map(|line| labelled("log", line)));
     let verdict = report.at("verdict");
     if verdict.exists() {
         let code = verdict.number("code");
         let line = format!("{code} {}", printable(verdict.text("text")));
-        lines.push(format!("end      {}", paint.paint(if words::is_fault(code) { RED } else { GREEN }, line)));
+        lines.push(labelled("end", paint.paint(if words::is_fault(code) { RED } else { GREEN }, line)));
     }
     lines
 }
@@ -197,35 +206,45 @@ mod tests {
             "more_tokens": 1,
             "verdict": {"code": 500, "text": "no CD"}});
         let wanted = "\
-phase    outcome       start       took  note
-early    ok           702 ms       9 ms  ctxinit 0.1.0
-prolog   failed       900 ms      35 ms  prolog.sh: exit 7
-         prolog.sh start: exit 7 (30 ms)
-         | no disk
-         prolog.sh start left running: d (1), e (2)
-         2 files changed, 1 violation
-         ! added /bin/x: not in site_writable, put back
-tokens   3: 1 completed, 1 lost, 1 not listed
-      8  lost        1000 ms      20 ms  exit 1
-         | lost it
-end      500 no CD
+phase        outcome       start       took  note
+early        ok           702 ms       9 ms  ctxinit 0.1.0
+prolog       failed       900 ms      35 ms  prolog.sh: exit 7
+             prolog.sh start: exit 7 (30 ms)
+             | no disk
+             prolog.sh start left running: d (1), e (2)
+             2 files changed, 1 violation
+             ! added /bin/x: not in site_writable, put back
+tokens       3: 1 completed, 1 lost, 1 not listed
+          8  lost        1000 ms      20 ms  exit 1
+             | lost it
+end          500 no CD
 ";
         assert_eq!(summary(View::new(&report), false, false), wanted);
         assert!(
-            summary(View::new(&report), false, true).contains("\n      7  completed      1 ms       2 ms  exit 0\n")
+            summary(View::new(&report), false, true)
+                .contains("\n          7  completed      1 ms       2 ms  exit 0\n")
         );
+    }
+
+    #[test]
+    fn every_phase_fits_its_column() {
+        let text = summary(View::new(&everything()), false, true);
+        let rows: Vec<&str> = text.lines().filter(|line| line.contains(" ms  ") && !line.starts_with(' ')).collect();
+        assert_eq!(rows.len(), crate::agent::phase_names().len(), "{text}");
+        let crooked = |row: &&&str| row.as_bytes().get(WIDTH) != Some(&b' ') || row.find(" ms  ") != Some(29);
+        assert_eq!(rows.iter().find(crooked), None, "{text}");
     }
 
     #[test]
     fn machine_medium_disk_and_log_are_told_where_they_are_known() {
         let text = summary(View::new(&everything()), false, false);
         for line in [
-            "booted   6b0a2b0e-8f8b-4d3e-b8c4-19f2a1f0f9a1 version 2.4.1, biomed VO, ops@biomed.example",
-            "context  CONTEXT on /dev/vdb (iso9660), 5 files, 12.3 KiB",
-            "         signature good: signed by RWT3nV9c for this image, until 2027-01-01T00:00:00Z",
-            "disk     /dev/vda is unchanged, 0 sectors written, its hash at the end is that of the start",
-            "log      no syslog server, 122 records stayed in the machine",
-            "end      200 1 of 3 tokens completed",
+            "booted       6b0a2b0e-8f8b-4d3e-b8c4-19f2a1f0f9a1 version 2.4.1, biomed VO, ops@biomed.example",
+            "context      CONTEXT on /dev/vdb (iso9660), 5 files, 12.3 KiB",
+            "             signature good: signed by RWT3nV9c for this image, until 2027-01-01T00:00:00Z",
+            "disk         /dev/vda is unchanged, 0 sectors written, its hash at the end is that of the start",
+            "log          no syslog server, 122 records stayed in the machine",
+            "end          200 1 of 3 tokens completed",
         ] {
             assert!(text.lines().any(|each| each == line), "{line}\nis not in\n{text}");
         }
@@ -245,7 +264,7 @@ end      500 no CD
         assert!(!text.contains('\x1b') && !text.contains('\u{202e}'), "{text}");
         assert!(text.contains(r"\u{1b}[31mwarning: <script>alert(1)</script>"), "{text}");
         let text = summary(View::new(&everything()), true, true);
-        assert!(text.contains("\nepilog   \x1b[31;1mfailed  \x1b[0m"), "{text}");
+        assert!(text.contains("\nepilog       \x1b[31;1mfailed  \x1b[0m"), "{text}");
         assert_eq!(text.matches('\x1b').count() % 2, 0);
     }
 }
