@@ -137,6 +137,21 @@ fn an_image_is_never_a_file_of_itself() {
 }
 
 #[test]
+fn a_reader_may_go_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = site(dir.path(), &[("prolog.sh", SCRIPT), ("epilog.sh", "")]);
+    // The exit code of a check stays what it is.
+    for (word, code) in [("explain", 0), ("check", 3)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_ctxtool"));
+        let output = tool.args(["cd", word]).arg(&site).stdout(writer).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*errors), (Some(code), ""), "{word}");
+    }
+}
+
+#[test]
 fn images_of_every_kind() {
     let dir = tempfile::tempdir().unwrap();
     let site =

@@ -48,19 +48,27 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
-    let mut out = io::stdout().lock();
+    let out = io::stdout().lock();
     match command {
         Command::Cd(what) => {
             let outcome = cd::run(&what)?;
-            io::stderr().write_all(outcome.warnings.as_bytes())?;
-            writeln!(out, "{}", outcome.text)?;
+            tell(io::stderr(), &outcome.warnings)?;
+            tell(out, &format!("{}\n", outcome.text))?;
             return Ok(ExitCode::from(outcome.code));
         }
-        Command::Report(options) => out.write_all(report::run(&options)?.as_bytes())?,
+        Command::Report(options) => tell(out, &report::run(&options)?)?,
         Command::TokenServer(options) => {
             drop(out);
             token_server::run(&options)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A reader that went away (`ctxtool cd explain my-cd | head`) is no failure of ours.
+fn tell(mut out: impl Write, text: &str) -> io::Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
