@@ -36,7 +36,7 @@ fn of_cd(known: &Known<'_>, name: &'static str, limits: ScriptLimits, when: &str
 }
 
 pub fn start_script(known: &Known<'_>) -> Part {
-    let name = "start_script";
+    let name = "start-script";
     let Some(script) = &known.settings.nebula.start_script else {
         let empty = START_SCRIPT.iter().find(|name| known.settings.variables.iter().any(|each| each.name == **name));
         let why = empty.map_or("no START_SCRIPT in a context.sh".to_owned(), |name| format!("{name} is empty"));
@@ -114,10 +114,10 @@ pub fn seal(known: &Known<'_>) -> Part {
 pub fn end(known: &Known<'_>, over: Option<&str>) -> String {
     let scripts: &[&str] = match over {
         Some("medium") => &[],
-        Some("prolog" | "start_script") => &["prolog.sh"],
+        Some("prolog" | "start-script") => &["prolog.sh"],
         _ => &["epilog.sh", "prolog.sh"],
     };
-    let ran_hooks = !matches!(over, Some("medium" | "prolog" | "start_script" | "epilog"));
+    let ran_hooks = !matches!(over, Some("medium" | "prolog" | "start-script" | "epilog"));
     let hooks = known.hooks.hooks.iter().rev().map(|hook| hook.name.as_str()).filter(|_| ran_hooks);
     let runs = |file: &&str| known.tree.read(file).is_ok_and(|text| text.is_some_and(|text| !text.is_empty()));
     let scripts = scripts.iter().copied().filter(runs);

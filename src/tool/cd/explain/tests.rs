@@ -133,7 +133,7 @@ fn what_opennebulas_variables_do_is_told() {
         "             the clock shows the time of Europe/Amsterdam, if the image has that zone\n",
         "             the keys in SSH_PUBLIC_KEY are left out, as the image has it\n",
         "             payloads see JOBFEATURES=/jf\n",
-        "start_script the script in START_SCRIPT, run by /usr/bin/perl in /var/lib/hepix/context, without arguments\n",
+        "start-script the script in START_SCRIPT, run by /usr/bin/perl in /var/lib/hepix/context, without arguments\n",
         "left out     context.sh: ctxinit does nothing about PASSWORD\n",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
@@ -150,7 +150,7 @@ fn a_start_script_fails_in_its_own_phase() {
     let text = explained(&[("context.sh", "START_SCRIPT='if true\n'\n")], None);
     assert!(text.contains("\nprolog       skipped: no prolog.sh on the CD\n"), "{text}");
     assert!(text.contains("it fails: context.sh:1: START_SCRIPT: line 2: bash -n: "), "{text}");
-    assert!(text.contains("\nepilog       not come to, as start_script fails\n"), "{text}");
+    assert!(text.contains("\nepilog       not come to, as start-script fails\n"), "{text}");
     let text = explained(&[("context.sh", "START_SCRIPT_BASE64='*'\n")], None);
     assert!(text.contains("\nprolog       not come to, as medium fails\n"), "{text}");
 }
@@ -160,7 +160,7 @@ fn what_is_empty_is_passed_over() {
     let text = explained(&[("prolog.sh", ""), ("epilog.sh", "echo $1\n"), ("context.sh", "START_SCRIPT=''\n")], None);
     for part in [
         "\nprolog       skipped: prolog.sh on the CD is empty\n",
-        "\nstart_script skipped: START_SCRIPT is empty\n",
+        "\nstart-script skipped: START_SCRIPT is empty\n",
         "\nend          epilog.sh stop (",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
