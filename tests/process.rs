@@ -30,6 +30,7 @@ const TESTS: &[Test] = &[
     ("a pidfd tells of the end", false, pidfd),
     ("a signal to an ended child is no error", false, late_signal),
     ("a failed exec is reported by stage and errno", false, failed_exec),
+    ("a child that hangs on its way keeps nobody waiting", false, hangs_on_its_way),
     ("a program has clean signals, its own session and no descriptors", false, clean_start),
     ("a user has no way back to root", true, no_way_back),
     ("uid 0 is no user", true, not_root),
@@ -114,6 +115,21 @@ fn late_signal() {
     let child = child(|| 0);
     child.wait().unwrap();
     child.signal(Signal::SIGTERM).unwrap();
+}
+
+/// A pipe that nobody writes to stands for the file system of a program that is gone.
+fn hangs_on_its_way() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let starting = process::begin(|| {
+        let _ = reader.read(&mut [0]);
+        Err(StageError { stage: "wait".to_owned(), errno: Errno::EIO })
+    })
+    .unwrap();
+    let ready = poll(&mut [PollFd::new(starting.as_fd(), PollFlags::POLLIN)], PollTimeout::from(100u16));
+    assert_eq!(ready, Ok(0));
+    drop(writer);
+    starting.child.signal(Signal::SIGKILL).unwrap();
+    assert_eq!(starting.child.wait().unwrap(), Exit::Signal(9));
 }
 
 fn failed_exec() {

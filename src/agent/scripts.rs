@@ -16,11 +16,12 @@ use super::events::{DYING, Events, OutputId, Stop};
 use super::left::{self, Left};
 use super::output::Source;
 use super::report::{self, ScriptReport};
+use super::roles;
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
 use crate::cgroup::{Cgroup, Limits, Usage, populated};
 use crate::clock::Deadline;
 use crate::context::medium::COPY;
-use crate::script::{self, Running, Script, StartError};
+use crate::script::{self, Running, Script, StartError, Unfit};
 use crate::sys::process::{Child, Exit};
 
 /// Between SIGTERM and the end of the whole tree.
@@ -95,7 +96,7 @@ pub fn start(
     deadline: Deadline,
     started: fn(&mut Scripts) -> &mut Vec<Script>,
 ) -> Result<String, Fault> {
-    let run = Run::launch(agent, script, "start")?;
+    let run = Run::launch(agent, script, "start", deadline)?;
     started(&mut agent.scripts).push(script.clone());
     run.finish(agent, deadline)
 }
@@ -108,13 +109,19 @@ pub fn stop(agent: &mut Agent) {
         if all_hooks.passed() {
             log::warn!("{} stop: not run, as the others took the time for it", script.name);
         } else {
-            stop_one(agent, &script, all_hooks);
+            let share = share(all_hooks.left(), agent.scripts.hooks.len());
+            stop_one(agent, &script, Deadline::after(share));
         }
     }
     while let Some(script) = agent.scripts.started.pop() {
         stop_one(agent, &script, Deadline::after(STOP_LIMIT));
     }
     left::end(agent);
+}
+
+/// Of the time that is left, with so many hooks to come: one that hangs does not take theirs. Killing it does.
+fn share(left: Duration, to_come: usize) -> Duration {
+    left / u32::try_from(to_come).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 fn stop_one(agent: &mut Agent, script: &Script, deadline: Deadline) {
@@ -131,7 +138,7 @@ fn stop_one(agent: &mut Agent, script: &Script, deadline: Deadline) {
 /// # Errors
 /// [`Fault::Failed`] with a verdict of 500 that names the script; [`Fault::Stop`], after the script was killed.
 pub fn run(agent: &mut Agent, script: &Script, action: &str, deadline: Deadline) -> Result<String, Fault> {
-    Run::launch(agent, script, action)?.finish(agent, deadline)
+    Run::launch(agent, script, action, deadline)?.finish(agent, deadline)
 }
 
 /// One script that runs.
@@ -156,25 +163,46 @@ enum End {
 }
 
 impl Run {
-    fn launch(agent: &mut Agent, script: &Script, action: &str) -> Result<Self, Fault> {
+    fn launch(agent: &mut Agent, script: &Script, action: &str, deadline: Deadline) -> Result<Self, Fault> {
         agent.scripts.runs += 1;
         let (begun, start_ms) = (Instant::now(), report::now_ms());
         let limits = Limits { memory: memory_limit(script.limits.memory_mb, available()), pids: PIDS };
+        let not_started = |agent: &mut Agent, why: String| {
+            agent.details.scripts.push(ScriptReport {
+                name: script.name.clone(),
+                action: action.to_owned(),
+                start_ms,
+                end: format!("not started: {why}"),
+                ..ScriptReport::default()
+            });
+        };
+        // The script, or what its first line names, may lie on a file system that is gone.
+        let words = match roles::ask(&mut agent.events, deadline, || script::words(script, action))? {
+            Some(Ok(words)) => words,
+            Some(Err(Unfit { file, why })) => {
+                let named = format!("{file}: {why}");
+                not_started(agent, if file == script.name { why } else { named.clone() });
+                return Err(site_fault(named));
+            }
+            None => {
+                let why = "it could not be looked at in time";
+                not_started(agent, why.to_owned());
+                return Err(site_fault(format!("{}: {why}", script.name)));
+            }
+        };
         let started = Cgroup::create(&format!("script-{}", agent.scripts.runs)).map_err(StartError::Cgroup);
         let started = started.and_then(|cgroup| {
             cgroup.limit(limits)?;
-            Ok((script::start(script, action, &cgroup)?, cgroup))
+            let Running { child, output } = script::start(script, &words, &cgroup)?;
+            // A child that hangs on its way counts as a script that does, and is killed as one.
+            let on_its_way = [(child.as_fd(), PollFlags::POLLIN)];
+            let known = agent.events.wait(&on_its_way, deadline) == Ok(true);
+            Ok((if known { child.result()? } else { child.child }, output, cgroup))
         });
-        let (Running { child, output }, cgroup) = match started {
+        let (child, output, cgroup) = match started {
             Ok(started) => started,
             Err(error) => {
-                agent.details.scripts.push(ScriptReport {
-                    name: script.name.clone(),
-                    action: action.to_owned(),
-                    start_ms,
-                    end: format!("not started: {error}"),
-                    ..ScriptReport::default()
-                });
+                not_started(agent, error.to_string());
                 let why = format!("{}: {error}", script.name);
                 return Err(if matches!(error, StartError::Cgroup(_)) { machine_fault(why) } else { site_fault(why) });
             }
@@ -213,7 +241,8 @@ impl Run {
                 Err(site_fault(format!("{}: {}{}{last}", script.name, report.end, note(&report))))
             }
         };
-        if !report.left_running.is_empty() {
+        // Not by their names: one that forks just now has none to tell, but lives on.
+        if left::is_populated(&cgroup) {
             agent.scripts.left.push(Left::new(format!("{} {action}", script.name), cgroup, used));
         }
         agent.details.scripts.push(report);
@@ -341,6 +370,18 @@ mod tests {
         report.output_dropped = 1;
         report.left_running = vec!["crond (7)".to_owned(), "sh (8)".to_owned()];
         assert_eq!(note(&report), ", 1 byte of output dropped, 2 processes left running: crond (7), sh (8)");
+    }
+
+    #[test]
+    fn a_hook_that_hangs_leaves_time_for_the_others() {
+        let secs = Duration::from_secs;
+        assert_eq!(share(secs(30), 0), secs(30));
+        // Each hangs, and takes its grace, too.
+        let mut left = STOP_LIMIT;
+        for to_come in (0..5).rev() {
+            assert!(share(left, to_come) >= secs(1), "{to_come}: {left:?}");
+            left = left.saturating_sub(share(left, to_come) + GRACE);
+        }
     }
 
     #[test]

@@ -127,15 +127,17 @@ fn line_at(text: &[u8], offset: usize) -> usize {
 /// Reads a script's first line.
 pub fn interpreter(script: &[u8]) -> Interpreter {
     const SHELLS: &[&str] = &["sh", "bash", "dash", "ash", "ksh"];
-    let Some(line) = script.strip_prefix(b"#!").and_then(|rest| rest.split(|&byte| byte == b'\n').next()) else {
-        return Interpreter::Shell;
-    };
-    let line = String::from_utf8_lossy(line);
-    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    let words = first_line(script);
     match program(&words) {
         Some(program) if !SHELLS.contains(&base(program)) => Interpreter::Other(words),
         _ => Interpreter::Shell,
     }
+}
+
+/// The words of a `#!` line; none without one.
+pub(super) fn first_line(script: &[u8]) -> Vec<String> {
+    let line = script.strip_prefix(b"#!").and_then(|rest| rest.split(|&byte| byte == b'\n').next());
+    String::from_utf8_lossy(line.unwrap_or_default()).split_whitespace().map(str::to_owned).collect()
 }
 
 /// The program that a `#!` line means: `#!/usr/bin/env -S LANG=C python3 -u` means `python3`.
@@ -152,7 +154,7 @@ fn base(path: &str) -> &str {
 }
 
 /// The word of a `#!` line that is no program here: itself, or what env(1) would look for.
-fn missing(words: &[String], dir: &Path) -> Option<String> {
+pub(super) fn missing(words: &[String], dir: &Path) -> Option<String> {
     let runs = |path: &Path| fs::metadata(path).is_ok_and(|of| of.is_file() && of.permissions().mode() & 0o111 != 0);
     let found = |word: &str| match word.contains('/') {
         true => runs(&dir.join(word)),

@@ -6,6 +6,7 @@
 //! script. A `#!` line that names another interpreter (python) is honoured: that one runs the script.
 
 mod check;
+mod ready;
 
 use std::fs::File;
 use std::path::Path;
@@ -16,9 +17,10 @@ use crate::cgroup::{Cgroup, CgroupError};
 use crate::context::shell::quoted;
 use crate::image::policy::ScriptLimits;
 use crate::launch::{self, Program};
-use crate::sys::process::{self, Child, SpawnError};
+use crate::sys::process::{self, SpawnError, Starting};
 
 pub use check::{Fault, Interpreter, MAX_BYTES, examine, examine_file, fault, interpreter};
+pub use ready::{Unfit, words};
 
 /// Where a guest of the HEPiX working group keeps the copy, and scripts expect it.
 pub const CONTEXT_DIR: &str = "/var/lib/hepix/context";
@@ -50,7 +52,8 @@ pub struct Script {
 pub enum Way {
     /// By the HEPiX protocol: after `init.sh` and the variables of `context.sh`, with `start` or `stop`.
     Sourced,
-    /// As a program without arguments, by the image's shell; only its environment tells it anything.
+    /// As a program without arguments, by its `#!` line, else by the image's shell; only its environment tells it
+    /// anything.
     Executed,
 }
 
@@ -102,9 +105,6 @@ impl Script {
 /// Why a script was not started; nothing of it has run.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// It is none.
-    #[error(transparent)]
-    Fault(#[from] Fault),
     /// Its cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -113,21 +113,20 @@ pub enum StartError {
     Spawn(#[from] SpawnError),
 }
 
-/// A script that runs, and its output.
+/// A script on its way, and its output.
 #[derive(Debug)]
 pub struct Running {
     /// Its first process.
-    pub child: Child,
+    pub child: Starting,
     /// What it prints, non-blocking.
     pub output: File,
 }
 
-/// Starts a script in `cgroup`; `action` is `start` or `stop`.
+/// Starts a script in `cgroup` by these [`words`].
 ///
 /// # Errors
-/// What is wrong with the file, or the step that failed.
-pub fn start(script: &Script, action: &str, cgroup: &Cgroup) -> Result<Running, StartError> {
-    let words = script.words(examine(Path::new(&script.dir), &script.path)?, action);
+/// The step that failed.
+pub fn start(script: &Script, words: &[String], cgroup: &Cgroup) -> Result<Running, StartError> {
     let environment = [("PATH", launch::PATH), ("HOME", "/root"), ("LANG", "C.UTF-8"), ("CONTEXT_DIR", CONTEXT_DIR)];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
     // Of a name that is there twice a program sees the first; LANG is the context's if it is there.
@@ -136,8 +135,8 @@ pub fn start(script: &Script, action: &str, cgroup: &Cgroup) -> Result<Running, 
     let environment: Vec<_> = ours.chain(script.environment.iter().cloned()).collect();
     let mut door = cgroup.door()?;
     let (output, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
-    let program = Program { dir: &script.dir, words: &words, environment: &environment };
-    let child = process::spawn(|| {
+    let program = Program { dir: &script.dir, words, environment: &environment };
+    let child = process::begin(|| {
         launch::detach(Some(&mut door), &writer)?;
         launch::exec(&program)
     })?;

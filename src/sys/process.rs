@@ -110,12 +110,21 @@ pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Child> {
     }
 }
 
-/// Forks; the child takes `steps` towards a program. Whatever step fails is reported here, and no program ran.
+/// A child on its way to a program.
+#[derive(Debug)]
+pub struct Starting {
+    /// It runs the program, or `steps`.
+    pub child: Child,
+    /// Closed by a successful exec, so end-of-file means that the program runs.
+    report: File,
+}
+
+/// Forks; the child takes `steps` towards a program. One of them may hang: a file system that is gone keeps exec(2) for
+/// ever.
 ///
 /// # Errors
-/// [`SpawnError::Stage`] names the step and its errno.
-pub fn spawn(steps: impl FnOnce() -> Result<Infallible, StageError>) -> Result<Child, SpawnError> {
-    // Closed by a successful exec, so end-of-file means that the program runs.
+/// The parent's side alone.
+pub fn begin(steps: impl FnOnce() -> Result<Infallible, StageError>) -> Result<Starting, SpawnError> {
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
     let child = fork(|| {
         let Err(error) = steps();
@@ -125,15 +134,40 @@ pub fn spawn(steps: impl FnOnce() -> Result<Infallible, StageError>) -> Result<C
         125
     })
     .map_err(SpawnError::Fork)?;
-    let mut report = Vec::new();
-    File::from(reader).read_to_end(&mut report).map_err(SpawnError::Fork)?;
-    let Some((errno, stage)) = report.split_first_chunk::<4>() else { return Ok(child) };
-    child.wait().map_err(SpawnError::Fork)?;
-    Err(StageError {
-        stage: String::from_utf8_lossy(stage).into_owned(),
-        errno: Errno::from_raw(i32::from_ne_bytes(*errno)),
+    Ok(Starting { child, report: reader.into() })
+}
+
+/// Forks; the child takes `steps` towards a program. Whatever step fails is reported here, and no program ran.
+///
+/// # Errors
+/// [`SpawnError::Stage`] names the step and its errno.
+pub fn spawn(steps: impl FnOnce() -> Result<Infallible, StageError>) -> Result<Child, SpawnError> {
+    begin(steps)?.result()
+}
+
+impl Starting {
+    /// Waits for the program to run, or for the report of what failed.
+    ///
+    /// # Errors
+    /// [`SpawnError::Stage`] names the step and its errno.
+    pub fn result(mut self) -> Result<Child, SpawnError> {
+        let mut report = Vec::new();
+        self.report.read_to_end(&mut report).map_err(SpawnError::Fork)?;
+        let Some((errno, stage)) = report.split_first_chunk::<4>() else { return Ok(self.child) };
+        self.child.wait().map_err(SpawnError::Fork)?;
+        Err(StageError {
+            stage: String::from_utf8_lossy(stage).into_owned(),
+            errno: Errno::from_raw(i32::from_ne_bytes(*errno)),
+        }
+        .into())
     }
-    .into())
+}
+
+impl AsFd for Starting {
+    /// Readable once [`Starting::result`] does not wait.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.report.as_fd()
+    }
 }
 
 /// Ends this process at once: no destructor of the parent's copied state runs.

@@ -201,14 +201,18 @@ fn by_ctxinit(cd: &Cd, script: &str, action: &str) -> Result<Seen, String> {
         return said("not there".to_owned());
     }
     let cgroup = Cgroup::create(&format!("hepix-{}-{script}-{action}", cd.name)).map_err(|error| failed(&error))?;
-    let mut running = match script::start(&Script::of_context(script, ScriptLimits::default()), action, &cgroup) {
-        Ok(running) => running,
-        Err(error) => return said(error.to_string()),
+    let script = Script::of_context(script, ScriptLimits::default());
+    let words = match script::words(&script, action) {
+        Ok(words) => words,
+        Err(unfit) => return said(unfit.why),
     };
+    let started = script::start(&script, &words, &cgroup).map_err(|error| failed(&error))?;
+    let child = started.child.result().map_err(|error| failed(&error))?;
+    let mut printed = started.output;
     let mut output = Vec::new();
     let exit = loop {
-        let exit = running.child.try_wait().map_err(|error| failed(&error))?;
-        match running.output.read_to_end(&mut output) {
+        let exit = child.try_wait().map_err(|error| failed(&error))?;
+        match printed.read_to_end(&mut output) {
             Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(failed(&error)),
             _ => {}
         }
