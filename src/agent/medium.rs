@@ -210,8 +210,8 @@ fn read_context(agent: &mut Agent) -> Result<(), Fault> {
 }
 
 /// Removes what the site marked as secret from the copy. The copy is in memory, so nothing of it stays anywhere.
-pub fn remove_secrets(agent: &Agent) -> Result<(), Fault> {
-    for path in agent.site.cd.secret.iter().map(CdPath::get) {
+pub fn remove_secrets(agent: &mut Agent) -> Result<(), Fault> {
+    for path in agent.site.cd.secret.clone().iter().map(CdPath::get) {
         match fs::remove_file(Path::new(medium::COPY).join(path)) {
             // A script may have done it.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -220,7 +220,9 @@ pub fn remove_secrets(agent: &Agent) -> Result<(), Fault> {
             _ => log::info!("{path}: removed from the copy of the CD, as context.json asks"),
         }
         if path == "context.sh" {
-            // Its variables lie apart; a script's `stop` finds none.
+            // Its variables lie apart; a script's `stop` finds none. Every role that is forked from now on has this
+            // memory, too.
+            agent.variables = Vec::new();
             write_private(script::VARIABLES, b"")
                 .map_err(|error| machine_fault(format!("{}: {error}", script::VARIABLES)))?;
         }

@@ -64,12 +64,18 @@ impl Site {
         for path in self.cd.secret.iter().map(CdPath::get) {
             if !is_file(path) {
                 faults.push(("cd.secret", format!("{path} is not a file on the CD")));
-            } else if matches!(path.as_str(), "prolog.sh" | "epilog.sh") || Some(path.as_str()) == authorities {
+            } else if is_for_stop(path) || Some(path.as_str()) == authorities {
                 faults.push(("cd.secret", format!("{path} is needed until the machine ends")));
             }
         }
         faults
     }
+}
+
+/// Whether a script's `stop` runs or sources it: the scripts, what comes before each, and hooks.
+fn is_for_stop(path: &str) -> bool {
+    let hook = |name: &str| name.ends_with(".sh") && !name.starts_with('.') && !name.contains('/');
+    matches!(path, "prolog.sh" | "epilog.sh" | "init.sh") || path.strip_prefix("epilog.d/").is_some_and(hook)
 }
 
 /// The site's syslog server.
@@ -302,6 +308,20 @@ mod tests {
         assert_eq!((*syslog.port.get(), syslog.protocol), (514, Protocol::Tcp));
         let Work::Topos(topos) = site.work.unwrap();
         assert_eq!((*topos.lock_secs.get(), topos.results), (300, None));
+    }
+
+    #[test]
+    fn what_a_stop_needs_is_no_secret() {
+        let faults = |path: &str| {
+            let site = read(&format!(r#"{{"cd": {{"secret": ["{path}"]}}}}"#)).unwrap();
+            site.faults(|_| true, |_| true).into_iter().map(|(key, why)| format!("{key}: {why}")).collect::<Vec<_>>()
+        };
+        for path in ["prolog.sh", "epilog.sh", "init.sh", "epilog.d/10-a.sh"] {
+            assert_eq!(faults(path), [format!("cd.secret: {path} is needed until the machine ends")]);
+        }
+        for path in ["context.sh", "lib/init.sh", "epilog.d/key", "epilog.d/lib/a.sh", "epilog.d/.a.sh", "key"] {
+            assert!(faults(path).is_empty(), "{path}");
+        }
     }
 
     #[test]
