@@ -34,11 +34,19 @@ const RETRY: u16 = 50;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputId(u64);
 
+#[derive(Debug)]
+struct Stream {
+    id: OutputId,
+    output: Output,
+    /// Nobody asks for it again.
+    finished: bool,
+}
+
 /// Signals, output, and a word about the end.
 #[derive(Debug)]
 pub struct Events {
     signals: Signals,
-    outputs: Vec<(OutputId, Output)>,
+    outputs: Vec<Stream>,
     next_id: u64,
     asked: bool,
     ending: bool,
@@ -62,24 +70,22 @@ impl Events {
     pub fn add_bounded_output(&mut self, pipe: File, source: Source, limit: u64) -> OutputId {
         let id = OutputId(self.next_id);
         self.next_id += 1;
-        self.outputs.push((id, Output::new(pipe, source, limit)));
+        self.outputs.push(Stream { id, output: Output::new(pipe, source, limit), finished: false });
         id
     }
 
     /// Reads what a stream holds now and returns what is left of it. A stream that somebody still writes to
     /// (a script's daemon) is forwarded further.
     pub fn finish_output(&mut self, id: OutputId) -> Printed {
-        let Some(at) = self.outputs.iter().position(|(each, _)| *each == id) else {
+        let Some(Stream { output, finished, .. }) = self.outputs.iter_mut().find(|stream| stream.id == id) else {
             return Printed::default();
         };
-        let (_, mut output) = self.outputs.swap_remove(at);
+        *finished = true;
         // Once for a whole pipe, once for its end: more would wait for a daemon that never stops talking.
         output.pump();
         output.pump();
         let printed = output.printed();
-        if !output.ended() {
-            self.outputs.push((id, output));
-        }
+        self.drop_ended();
         printed
     }
 
@@ -132,8 +138,8 @@ impl Events {
         let mut set: Vec<PollFd<'_>> = fds.iter().map(|(fd, flags)| PollFd::new(*fd, *flags)).collect();
         set.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         // An ended pipe is always ready: it only waits to be finished.
-        let open = self.outputs.iter().filter(|(_, output)| !output.ended());
-        set.extend(open.map(|(_, output)| PollFd::new(output.as_fd(), PollFlags::POLLIN)));
+        let open = self.outputs.iter().map(|stream| &stream.output).filter(|output| !output.ended());
+        set.extend(open.map(|output| PollFd::new(output.as_fd(), PollFlags::POLLIN)));
         let timeout = deadline.poll_timeout();
         let timeout = if logger_stalls { timeout.min(PollTimeout::from(RETRY)) } else { timeout };
         match poll(&mut set, timeout) {
@@ -149,9 +155,15 @@ impl Events {
     }
 
     fn pump(&mut self) {
-        for (_, output) in &mut self.outputs {
+        for Stream { output, .. } in &mut self.outputs {
             output.pump();
         }
+        self.drop_ended();
+    }
+
+    /// A machine may run for months, and each of them is a descriptor.
+    fn drop_ended(&mut self) {
+        self.outputs.retain(|Stream { output, finished, .. }| !finished || !output.ended());
     }
 
     /// Waits for a child; `None` at the deadline.
@@ -188,5 +200,43 @@ impl Events {
     /// [`Stop`], as [`Events::wait`].
     pub fn sleep(&mut self, deadline: Deadline) -> Result<(), Stop> {
         self.wait(&[], deadline).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::launch;
+
+    #[test]
+    fn a_finished_stream_is_dropped_when_its_daemon_ends() {
+        let mut events = Events::new().unwrap();
+        let (reader, writer) = launch::output_pipe().unwrap();
+        let source = Source { tag: "t".to_owned(), pid: 1, job: None, show: false };
+        let id = events.add_output(reader, source);
+        let mut daemon = File::from(writer);
+        daemon.write_all(b"one\ntwo").unwrap();
+        assert_eq!(events.finish_output(id).tail, ["one", "two"]);
+        daemon.write_all(b" and more\n").unwrap();
+        let now = || Deadline::after(Duration::ZERO);
+        assert_eq!(events.wait(&[], now()), Ok(false));
+        assert_eq!(events.outputs.len(), 1);
+        drop(daemon);
+        assert_eq!(events.wait(&[], now()), Ok(false));
+        assert!(events.outputs.is_empty());
+    }
+
+    #[test]
+    fn an_ended_stream_stays_until_it_is_finished() {
+        let mut events = Events::new().unwrap();
+        let (reader, writer) = launch::output_pipe().unwrap();
+        let source = Source { tag: "t".to_owned(), pid: 1, job: None, show: false };
+        let id = events.add_output(reader, source);
+        File::from(writer).write_all(b"last words").unwrap();
+        assert_eq!(events.wait(&[], Deadline::after(Duration::ZERO)), Ok(false));
+        assert_eq!(events.finish_output(id).tail, ["last words"]);
+        assert!(events.outputs.is_empty());
     }
 }

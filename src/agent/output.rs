@@ -77,7 +77,10 @@ impl Output {
     pub fn printed(&self) -> Printed {
         let last = String::from_utf8_lossy(&self.last_dropped);
         let last = last.lines().filter(|line| !line.is_empty()).map(shown);
-        let mut tail: Vec<String> = self.tail.iter().cloned().chain(last).collect();
+        // A daemon keeps the pipe open, so that nothing ends this line.
+        let partial = String::from_utf8_lossy(&self.partial);
+        let partial = (!partial.is_empty()).then(|| shown(split_severity(partial.trim_end_matches('\r')).1));
+        let mut tail: Vec<String> = self.tail.iter().cloned().chain(partial).chain(last).collect();
         tail.drain(..tail.len().saturating_sub(TAIL));
         Printed { tail, dropped: self.dropped }
     }
