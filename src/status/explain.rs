@@ -98,7 +98,7 @@ fn script(script: View<'_>) -> Script<'_> {
     let left: Vec<String> = script.lines("left_running").map(printable).collect();
     if !left.is_empty() {
         let what = count(left.len() as u64, "process", "processes");
-        sentences.push(format!("It left {what} running, until the end of the machine: {}.", left.join(", ")));
+        sentences.push(format!("{what} still ran when it ended: {}.", left.join(", ")));
     }
     if script.number("output_dropped") > 0 {
         let lost = bytes(script.number("output_dropped"));
@@ -261,7 +261,7 @@ epilog: failed
             assert!(told.lines().any(|line| line == sentence), "{sentence}\nis not in\n{told}");
         }
         let told = explain(&report, "prolog");
-        assert!(told.contains("  It left 1 process running, until the end of the machine: node_exporter (187).\n"));
+        assert!(told.contains("  1 process still ran when it ended: node_exporter (187).\n"));
         assert!(told.contains("  1 of these the image's policy does not allow; 1 put back.\n"), "{told}");
         assert!(told.contains("    removed /etc/motd\n"), "{told}");
         assert_eq!(
