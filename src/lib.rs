@@ -36,6 +36,7 @@ pub mod script;
 pub mod status;
 pub mod sys;
 pub mod syslog;
+pub mod text;
 #[cfg(feature = "tool")]
 pub mod tool;
 pub mod verdict;

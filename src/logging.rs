@@ -144,7 +144,7 @@ impl Outlets {
     fn show(&mut self, line: &str) {
         if let Some(console) = &mut self.console {
             // Carriage return: the console is a raw terminal line.
-            let _ = console.write(format!("{}\r\n", printable(line)).as_bytes());
+            let _ = console.write(format!("{}\r\n", crate::text::printable(line)).as_bytes());
         }
     }
 }
@@ -170,13 +170,6 @@ impl Logger {
         }
         Ok(())
     }
-}
-
-/// A line that cannot move a terminal's cursor or start an escape sequence.
-pub fn printable(line: &str) -> String {
-    line.chars()
-        .flat_map(|c| if c.is_control() && c != '\t' { c.escape_default().collect() } else { vec![c] })
-        .collect()
 }
 
 /// RFC 5424 severity of a log level.
@@ -215,14 +208,4 @@ impl Log for Sink {
     }
 
     fn flush(&self) {}
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_console_shows_no_escape_sequence() {
-        assert_eq!(printable("a\x1b[2J\tb\u{e9}\0"), "a\\u{1b}[2J\tb\u{e9}\\u{0}");
-    }
 }

@@ -152,6 +152,20 @@ fn a_reader_may_go_away() {
 }
 
 #[test]
+fn no_name_turns_the_text_around() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = site(dir.path(), &[("prolog.sh", SCRIPT), ("\u{202e}hs.x\u{2066}", "x\n")]);
+    std::os::unix::fs::symlink("/etc/passwd", site.join("l\u{202e}x")).unwrap();
+    std::os::unix::net::UnixListener::bind(site.join("s\u{202e}x")).unwrap();
+    let image = dir.path().join("cd.iso");
+    for (words, paths) in [("check", vec![&*site]), ("build", vec![&*site, Path::new("-o"), &image])] {
+        let (_, out, errors) = cd(&[words], &paths);
+        let told = out + &errors;
+        assert!(told.contains("\\u{202e}x") && !told.contains(['\u{202e}', '\u{2066}']), "{words}: {told}");
+    }
+}
+
+#[test]
 fn images_of_every_kind() {
     let dir = tempfile::tempdir().unwrap();
     let site =

@@ -168,7 +168,7 @@ impl Output {
 }
 
 fn shown(line: &str) -> String {
-    logging::printable(line).chars().take(TAIL_CHARS).collect()
+    crate::text::printable(line).chars().take(TAIL_CHARS).collect()
 }
 
 impl AsFd for Output {

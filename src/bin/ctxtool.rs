@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ctxinit::text::printable;
 use ctxinit::tool::{cd, report, token_server};
 
 /// Tools for builders of images and for sites that run them
@@ -41,8 +42,9 @@ Examples: a context CD, plain and signed; a pool of three tokens, and what a mac
 
 fn main() -> ExitCode {
     run(Cli::parse().command).unwrap_or_else(|error| {
+        let error: Vec<String> = error.to_string().lines().map(printable).collect();
         // Not eprintln, which panics where standard error is closed.
-        let _ = writeln!(io::stderr(), "ctxtool: {error}");
+        let _ = writeln!(io::stderr(), "ctxtool: {}", error.join("\n"));
         ExitCode::FAILURE
     })
 }

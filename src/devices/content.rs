@@ -148,7 +148,7 @@ fn dstring(field: &[u8]) -> String {
         }
         _ => Vec::new(),
     };
-    crate::logging::printable(&String::from_utf16_lossy(&units))
+    crate::text::printable(&String::from_utf16_lossy(&units))
 }
 
 /// A label: up to the first NUL, without padding, made printable.
@@ -156,7 +156,7 @@ fn text(field: Option<&[u8]>) -> String {
     let field = field.unwrap_or_default();
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     let label = String::from_utf8_lossy(field.get(..end).unwrap_or_default());
-    crate::logging::printable(label.trim_end())
+    crate::text::printable(label.trim_end())
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ fn change(difference: &Difference, places: &Places, own: &Places) -> Change {
     let Difference { kind, now, what, sha256, fault, .. } = difference;
     let why = fault.clone().or_else(|| violation(places, own, &path, *kind, now.as_ref()));
     Change {
-        path: super::printable(&path),
+        path: crate::text::printable_bytes(&path),
         kind: *kind,
         what: what.clone(),
         size: now.as_ref().map_or(0, |now| now.size),

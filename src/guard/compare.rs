@@ -155,7 +155,7 @@ impl Facts {
     /// What it is, in words.
     fn told(&self) -> String {
         let mut words = match (&self.target, self.kind) {
-            (Some(target), _) => format!("link to {}", super::printable(target.as_encoded_bytes())),
+            (Some(target), _) => format!("link to {}", crate::text::printable_bytes(target.as_encoded_bytes())),
             (None, kind) => format!("{kind}, mode {:o}", self.mode),
         };
         words += &format!(", owner {}:{}", self.uid, self.gid);
@@ -167,7 +167,7 @@ impl Facts {
 }
 
 fn attribute_names<'a>(names: impl Iterator<Item = &'a CString>) -> String {
-    names.map(|name| super::printable(name.to_bytes())).collect::<Vec<_>>().join(" ")
+    names.map(|name| crate::text::printable_bytes(name.to_bytes())).collect::<Vec<_>>().join(" ")
 }
 
 fn flag_words(flags: i32) -> &'static str {
@@ -196,7 +196,7 @@ fn differing(image: &Facts, now: &Facts) -> String {
         words.push("another device".to_owned());
     }
     if let (true, Some(target)) = (image.target != now.target, &now.target) {
-        words.push(format!("link to {}", super::printable(target.as_encoded_bytes())));
+        words.push(format!("link to {}", crate::text::printable_bytes(target.as_encoded_bytes())));
     }
     // A user's note that the memory below the overlay cannot keep is lost when the file is copied up.
     let lost = |name: &CString| name.to_bytes().starts_with(b"user.") && !now.attributes.contains_key(name);

@@ -29,8 +29,8 @@ pub fn of_root() -> Vec<Holder> {
             let path = fs::read_link(format!("{process}/fd/{number}")).unwrap_or_default();
             let name = fs::read_to_string(format!("{process}/comm")).unwrap_or_default();
             let pid = process.trim_start_matches("/proc/");
-            let process = super::printable(format!("{} ({pid})", name.trim_end()).as_bytes());
-            found.push(Holder { process, path: super::printable(path.as_os_str().as_encoded_bytes()) });
+            let process = crate::text::printable_bytes(format!("{} ({pid})", name.trim_end()).as_bytes());
+            found.push(Holder { process, path: crate::text::printable_bytes(path.as_os_str().as_encoded_bytes()) });
         }
     }
     found

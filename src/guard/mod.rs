@@ -71,18 +71,6 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// Any bytes as text that no terminal and no log takes for anything else.
-pub(crate) fn printable(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
-        }
-        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,10 +91,5 @@ mod tests {
         (change.kind, change.what, change.violation, change.reverted) =
             (ChangeKind::Removed, String::new(), None, false);
         assert_eq!(change.to_string(), "/usr/bin/x removed");
-    }
-
-    #[test]
-    fn any_name_is_printable() {
-        assert_eq!(printable(b"/a\n\x1b[2J\xff\xc3\xa4"), "/a\\n\\u{1b}[2J\\xff\u{e4}");
     }
 }

@@ -147,9 +147,9 @@ impl Difference {
             _ => format!("mount of {fstype} ({source}){part}, {options}"),
         };
         Change {
-            path: super::printable(point.as_bytes()),
+            path: crate::text::printable_bytes(point.as_bytes()),
             kind: self.kind,
-            what: super::printable(what.as_bytes()),
+            what: crate::text::printable_bytes(what.as_bytes()),
             size: 0,
             sha256: None,
             violation: violation.map(str::to_owned),

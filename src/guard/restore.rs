@@ -39,7 +39,7 @@ pub fn restore(layers: &Layers, differences: &[&Difference]) {
 
 fn told(difference: &Difference, result: io::Result<()>) {
     if let Err(error) = result {
-        let path = super::printable(difference.path.as_os_str().as_encoded_bytes());
+        let path = crate::text::printable_bytes(difference.path.as_os_str().as_encoded_bytes());
         log::warn!("guard: /{path} cannot be put back: {error}");
     }
 }

@@ -55,7 +55,7 @@ pub fn end(verdict: &Verdict) -> ! {
 
 /// The last line on the console, or in the kernel's log where there is no console.
 fn tell(verdict: &Verdict) {
-    let line = logging::printable(&format!("ctxinit: end {verdict}"));
+    let line = crate::text::printable(&format!("ctxinit: end {verdict}"));
     match logging::open_console() {
         Ok(mut console) => {
             // The line may be behind others in the terminal's buffer, but not for ever.

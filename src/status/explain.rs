@@ -1,7 +1,8 @@
 //! Why each phase ran, was skipped or failed, in sentences.
 
 use super::view::View;
-use super::words::{bytes, count, duration, printable, signature};
+use super::words::{bytes, count, duration, signature};
+use crate::text::printable;
 
 /// What there is to say of one phase.
 pub struct Explained<'a> {

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::agent::{self, report};
 use crate::clock::Deadline;
+use crate::text::printable;
 
 pub use self::summary::summary;
 pub use self::view::View;
@@ -123,7 +124,7 @@ fn run_on(path: &Path, options: Options, out: &mut impl Write) -> Result<i32, St
     match options.timeout {
         Some(secs) if options.wait && !settled(view) => {
             let last = view.list("phases").last().map_or("none", |phase| phase.text("name"));
-            Err(StatusError::Timeout { secs, last: words::printable(last) })
+            Err(StatusError::Timeout { secs, last: printable(last) })
         }
         _ => Ok(code(view)),
     }

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 
 use super::view::View;
-use super::words::{self, bytes, count, duration, printable};
+use super::words::{self, bytes, count, duration};
+use crate::text::printable;
 
 /// Escape codes, where they are wanted.
 #[derive(Clone, Copy)]

@@ -1,25 +1,7 @@
 //! Amounts, and foreign text, as people read them.
 
 use super::view::View;
-
-/// Foreign text on one line: what would steer a terminal, or turn the direction of the text around, is shown and not
-/// done. A script's output ends up here, and its reader is root.
-pub fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\t' => out.push(' '),
-            _ if c.is_control() || turns_text(c) => out.extend(c.escape_unicode()),
-            _ => out.push(c),
-        }
-    }
-    out
-}
-
-/// Unicode's marks, embeddings, overrides and isolates of direction.
-fn turns_text(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
+use crate::text::printable;
 
 /// `35 ms`, `2.1 s`, `5 min 3 s`, `2 h 10 min`.
 pub fn duration(millis: u64) -> String {
@@ -139,13 +121,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn foreign_text_steers_no_terminal() {
-        assert_eq!(printable("a\tb\u{1b}[31m\r\u{9b}"), "a b\\u{1b}[31m\\u{d}\\u{9b}");
-        assert_eq!(printable("\u{202e}txt.exe"), "\\u{202e}txt.exe");
-        assert_eq!(printable("größe 数"), "größe 数");
-    }
 
     #[test]
     fn amounts_are_short() {

@@ -203,7 +203,7 @@ fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
 
 fn named(path: &[u8], why: &dyn std::fmt::Display) -> String {
     let path = if path.is_empty() { "the root directory".into() } else { String::from_utf8_lossy(path) };
-    format!("{}: {why}", crate::logging::printable(&path))
+    format!("{}: {why}", crate::text::printable(&path))
 }
 
 fn unreadable(path: &[u8], why: &dyn std::fmt::Display) -> CopyError {

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use super::{CdError, Outcome, at, files, iso, keys};
 use crate::context::signature::{self, SIGNATURE, SUMS, State, judge};
 use crate::image::policy;
+use crate::text::printable;
 
 /// Options of `ctxtool cd verify`.
 #[derive(Debug, clap::Args)]
@@ -55,7 +56,7 @@ fn verify_dir(dir: &Path, name: &Path, image: Option<&str>, keys: Vec<signature:
         State::Foreign => 6,
         State::Off => 1,
     };
-    Ok(Outcome { text: format!("{}: {judgement}", name.display()), code, ..Outcome::default() })
+    Ok(Outcome { text: printable(&format!("{}: {judgement}", name.display())), code, ..Outcome::default() })
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, CdError> {

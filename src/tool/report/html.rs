@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use crate::status::words::printable;
+use crate::text::printable;
 
 /// Foreign text, as text: in an element or in an attribute's quotes.
 pub fn escape(text: &str) -> String {

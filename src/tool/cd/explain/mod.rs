@@ -14,7 +14,7 @@ use super::tree::{Entry, Kind, Tree};
 use crate::agent::hooks::Found;
 use crate::context::site::Site;
 use crate::image::policy::Policy;
-use crate::logging::printable;
+use crate::text::printable;
 use settings::Settings;
 
 /// Say what a machine would do with a CD, phase by phase, without booting one
