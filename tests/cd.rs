@@ -235,9 +235,9 @@ fn keys_are_encrypted_private_and_never_overwritten() {
     let mode = |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("key.key"), mode("key.pub")), (0o600, 0o644));
     let before = place.bytes("key.key");
-    assert!(place.tool("cd keygen -o key --no-password", 1).contains("key.key: entity already exists"));
+    assert!(place.tool("cd keygen -o key --no-password", 1).contains("key.key: is there already, and nothing"));
     fs::remove_file(place.path("key.key")).unwrap();
-    assert!(place.tool("cd keygen -o key --no-password", 1).contains("key.pub: entity already exists"));
+    assert!(place.tool("cd keygen -o key --no-password", 1).contains("key.pub: is there already, and nothing"));
     assert!(!place.path("key.key").exists());
     fs::write(place.path("key.key"), before).unwrap();
 

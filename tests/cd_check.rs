@@ -166,6 +166,22 @@ fn no_name_turns_the_text_around() {
 }
 
 #[test]
+fn an_image_that_cannot_be_written_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = site(dir.path(), &[("prolog.sh", SCRIPT)]);
+    let there = dir.path().join("there");
+    fs::create_dir(&there).unwrap();
+    for output in [there.clone(), there.join("")] {
+        let (code, _, errors) = cd(&["build"], &[&site, Path::new("-o"), &output]);
+        let wanted = format!("ctxtool: {}: is a directory", output.display());
+        assert!(code == 1 && errors.starts_with(&wanted), "{errors}");
+    }
+    let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!((left, fs::read_dir(&there).unwrap().count()), (vec!["site".into(), "there".into()], 0));
+}
+
+#[test]
 fn images_of_every_kind() {
     let dir = tempfile::tempdir().unwrap();
     let site =

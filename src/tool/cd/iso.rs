@@ -4,6 +4,7 @@
 //! same bytes.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -26,6 +27,9 @@ pub fn scratch(file: &Path) -> Result<TempDir, CdError> {
 
 /// Writes a volume of what is in `dir`; `output` is the old one or the new one, never a part.
 pub fn write(dir: &Path, label: &str, output: &Path) -> Result<(), CdError> {
+    if output.is_dir() {
+        return Err(at(output)(io::ErrorKind::IsADirectory.into()));
+    }
     let mut partial = output.as_os_str().to_owned();
     partial.push(".new");
     let partial = Path::new(&partial);
@@ -37,11 +41,11 @@ pub fn write(dir: &Path, label: &str, output: &Path) -> Result<(), CdError> {
         .arg("-o")
         .args([partial, dir])
         .env("SOURCE_DATE_EPOCH", EPOCH);
-    if let Err(error) = run(xorriso) {
+    let written = run(xorriso).and_then(|()| fs::rename(partial, output).map_err(at(output)));
+    if written.is_err() {
         let _ = fs::remove_file(partial);
-        return Err(error);
     }
-    fs::rename(partial, output).map_err(at(output))
+    written
 }
 
 /// Copies everything on a volume into `dir`, which is there and empty: no mount, no root, no kernel code for a

@@ -1,7 +1,7 @@
 //! Key pairs, in the files of minisign: `ctxtool cd keygen`, and the reading of both halves.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ pub fn keygen(options: &Keygen) -> Result<String, CdError> {
     let (secret, public) = (with_suffix(&options.output, ".key"), with_suffix(&options.output, ".pub"));
     for path in [&secret, &public] {
         if fs::symlink_metadata(path).is_ok() {
-            return Err(at(path)(io::Error::from(io::ErrorKind::AlreadyExists)));
+            return Err(CdError::Exists(path.clone()));
         }
     }
     let failed = |error: minisign::PError| CdError::Key { path: secret.clone(), why: error.to_string() };
