@@ -190,6 +190,31 @@ fn every_kind_of_change_is_found() {
     assert_eq!(lab.picture(&lab.path("")), expected);
 }
 
+/// Hashed to its end, each of these would take hours.
+#[test]
+fn a_sparse_file_does_not_keep_anybody_from_looking() {
+    let Some(mut lab) = Lab::new() else { return };
+    for path in ["var/tmp/sparse", "usr/bin/sparse", "etc/passwd"] {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(lab.path(path)).unwrap();
+        file.set_len(4 << 40).unwrap();
+    }
+    let audit = lab.look(false);
+    let told: Vec<_> = audit.changes.iter().map(|c| (c.path.as_str(), c.what.as_str(), c.sha256.is_some())).collect();
+    assert_eq!(
+        told,
+        [
+            ("/etc/passwd", "content, sparse", false),
+            ("/usr/bin/sparse", "file, mode 644, owner 0:0, sparse", false),
+            ("/var/tmp/sparse", "file, mode 644, owner 0:0, sparse", false),
+        ]
+    );
+    assert_eq!(audit.violations, 2);
+    // One of the image that is copied up whole is not read to its end either.
+    File::create(lab.image("usr/sparse")).unwrap().set_len(1 << 40).unwrap();
+    fs::set_permissions(lab.path("usr/sparse"), Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(lab.lines(), ["!/usr/sparse changed (mode 600 in place of 644, sparse)"]);
+}
+
 #[test]
 fn a_directory_made_anew_and_one_renamed() {
     let Some(mut lab) = Lab::new() else { return };

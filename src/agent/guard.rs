@@ -59,6 +59,8 @@ pub struct Guard {
     written: u64,
     first_hash: Option<Hashing>,
     totals: Totals,
+    /// Every look came to its end.
+    complete: bool,
     sealed: bool,
     /// It ends the machine, whatever a script's failure means.
     fatal: bool,
@@ -111,6 +113,7 @@ pub fn arm(agent: &mut Agent) -> Result<(), String> {
         written: 0,
         first_hash,
         totals: Totals::default(),
+        complete: true,
         sealed: false,
         fatal: false,
     });
@@ -184,7 +187,7 @@ fn check(agent: &mut Agent) -> Result<Option<String>, Fault> {
         (Err(Fault::Stop), _) => return Err(Fault::Stop),
         (Err(Fault::Failed(verdict)), OnViolation::Report) => {
             log::warn!("{verdict}");
-            return Ok(None);
+            return Ok(Some(verdict.text));
         }
         (Err(fault), _) => fault,
         (Ok(Look { changes: 0, .. }), _) => return Ok(None),
@@ -217,10 +220,15 @@ fn count(number: u64, what: &str) -> String {
 /// What is new since the last look, in the log and in the phase's report; put back if `revert`.
 fn look(agent: &mut Agent, revert: bool, deadline: Deadline) -> Result<Look, Fault> {
     let mut look = Look::default();
-    look_at_mounts(agent, revert, &mut look)?;
-    look_at_files(agent, revert, deadline, &mut look)?;
+    let mounts = look_at_mounts(agent, revert, &mut look);
+    // Whoever hides one thing from us has not hidden the others.
+    let files = if let Err(Fault::Stop) = mounts { Ok(()) } else { look_at_files(agent, revert, deadline, &mut look) };
     look_at_device(agent, &mut look);
-    Ok(look)
+    let looked = mounts.and(files);
+    if let (Err(_), Some(guard)) = (&looked, &mut agent.guard) {
+        guard.complete = false;
+    }
+    looked.map(|()| look)
 }
 
 impl Look {
@@ -406,8 +414,13 @@ pub fn conclude(agent: &mut Agent) {
         return;
     }
     let deadline = Deadline::after(CONCLUDING);
-    if let Err(Fault::Failed(verdict)) = look(agent, false, deadline) {
-        log::error!("{verdict}");
+    let failed = match look(agent, false, deadline) {
+        Ok(_) => None,
+        Err(Fault::Failed(verdict)) => Some(verdict.text),
+        Err(Fault::Stop) => Some("guard: the last look was stopped".to_owned()),
+    };
+    if let Some(why) = &failed {
+        log::error!("{why}");
     }
     let on_violation = agent.policy.guard.on_violation;
     let wanted = agent.policy.guard.hash_device;
@@ -417,6 +430,11 @@ pub fn conclude(agent: &mut Agent) {
     let mut note = format!("{changed} changed in memory, {wrong}");
     if reverted > 0 {
         note += &format!(", {reverted} put back");
+    }
+    match failed {
+        Some(why) => note = format!("NOT COMPLETE: {why}; before that {note}"),
+        None if !guard.complete => note += "; NOT COMPLETE: a look after a script failed",
+        None => {}
     }
     if let Some(device) = &guard.device {
         let hashes = wanted.then(|| {
@@ -435,8 +453,9 @@ pub fn conclude(agent: &mut Agent) {
         agent.report.image_device = Some(image);
     }
     log::info!("image: {note}");
-    let sealed = guard.sealed;
-    agent.report.guard = Some(GuardReport { on_violation, files_changed: files, violations, reverted, sealed, note });
+    let (sealed, complete) = (guard.sealed, guard.complete);
+    let report = GuardReport { on_violation, files_changed: files, violations, reverted, sealed, complete, note };
+    agent.report.guard = Some(report);
 }
 
 /// Replaces a file of ctxinit's own, also when "/" is read-only: through a view of it that nobody else has.

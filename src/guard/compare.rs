@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,9 @@ use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 use super::ChangeKind;
 use super::tree::{self, Tree};
 use crate::sys::inode;
+
+/// So many bytes of a file may be holes before its content is not hashed: a linker leaves some.
+const HOLES: u64 = 64 * 1024;
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,8 @@ pub struct Facts {
     pub device: u64,
     /// Bytes of a regular file.
     pub size: u64,
+    /// Whether a regular file has far more of them than anybody has written: nobody reads to the end of that.
+    pub sparse: bool,
     /// Where a link points to.
     pub target: Option<OsString>,
     /// Capabilities, access lists and what users have noted.
@@ -83,7 +88,7 @@ pub struct Difference {
     pub now: Option<Facts>,
     /// In words.
     pub what: String,
-    /// Of a regular file's content as it is now.
+    /// Of a regular file's content as it is now, but not of a sparse one's.
     pub sha256: Option<String>,
     /// Why it could not be looked at: then nobody knows what it is.
     pub fault: Option<String>,
@@ -103,7 +108,18 @@ pub struct Layers {
 impl Facts {
     /// Of something without any property; the rest for whoever needs some.
     pub fn nothing(kind: Kind) -> Self {
-        Self { kind, mode: 0, uid: 0, gid: 0, device: 0, size: 0, target: None, attributes: BTreeMap::new(), flags: 0 }
+        Self {
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            device: 0,
+            size: 0,
+            sparse: false,
+            target: None,
+            attributes: BTreeMap::new(),
+            flags: 0,
+        }
     }
 
     /// Of a name in a directory.
@@ -148,8 +164,10 @@ impl Facts {
         };
         let device = if matches!(kind, Kind::CharDevice | Kind::BlockDevice) { stat.st_rdev } else { 0 };
         let size = if kind == Kind::File { stat.st_size.unsigned_abs() } else { 0 };
+        // stat(2): blocks of 512 bytes, whatever the file system's are.
+        let sparse = size > stat.st_blocks.unsigned_abs().saturating_mul(512) + HOLES;
         let (mode, uid, gid) = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
-        Ok(Self { mode, uid, gid, device, size, ..Self::nothing(kind) })
+        Ok(Self { mode, uid, gid, device, size, sparse, ..Self::nothing(kind) })
     }
 
     /// What it is, in words.
@@ -161,6 +179,9 @@ impl Facts {
         words += &format!(", owner {}:{}", self.uid, self.gid);
         if !self.attributes.is_empty() {
             words += &format!(", {}", attribute_names(self.attributes.keys()));
+        }
+        if self.sparse {
+            words += ", sparse";
         }
         words + flag_words(self.flags)
     }
@@ -289,12 +310,25 @@ fn changed(lower: &OwnedFd, merged: &OwnedFd, path: PathBuf, name: &OsStr) -> io
         }
     }
     if now.kind == Kind::File && !what.is_empty() {
-        sha256 = Some(tree::sha256(tree::open(merged, name)?, |_, _| {})?);
+        sha256 = hash(merged, name, &now)?;
+        if now.sparse && image.kind == Kind::File {
+            what += ", sparse";
+        }
     }
     let directories = both(Kind::Directory);
     let difference = Difference { what, now: Some(now), sha256, ..Difference::new(path, ChangeKind::Changed) };
     let difference = Some(difference).filter(|difference| !difference.what.is_empty());
     Ok(if directories { Pair::Directories(difference) } else { Pair::Other(difference) })
+}
+
+/// Of a regular file's content. Nothing of a sparse one: 4 TB of it are made in no time, and read in hours.
+fn hash(directory: &OwnedFd, name: &OsStr, now: &Facts) -> io::Result<Option<String>> {
+    if now.kind != Kind::File || now.sparse {
+        return Ok(None);
+    }
+    // It may have grown since; as much as it had is enough to tell it from others.
+    let content = tree::open(directory, name)?.take(now.size);
+    tree::sha256(content, |_, _| {}).map(Some)
 }
 
 /// Something that only the machine has; `None` if it is gone by now, as a daemon's files are.
@@ -303,10 +337,7 @@ fn added(merged: &Tree, path: PathBuf) -> Option<Difference> {
         let (parent, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
         let directory = merged.directory(parent)?.ok_or(nix::Error::ENOENT)?;
         let now = Facts::read(&directory, name)?;
-        let sha256 = match now.kind {
-            Kind::File => Some(tree::sha256(tree::open(&directory, name)?, |_, _| {})?),
-            _ => None,
-        };
+        let sha256 = hash(&directory, name, &now)?;
         Ok::<_, io::Error>((now, sha256))
     };
     match look() {

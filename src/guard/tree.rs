@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -14,6 +14,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
+use nix::unistd::{Whence, lseek};
 
 /// As much is read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -80,13 +81,24 @@ pub fn open(directory: impl AsFd, name: &OsStr) -> nix::Result<File> {
     openat(directory, name, flags, Mode::empty()).map(File::from)
 }
 
-/// Whether two files hold the same bytes.
+/// Whether two files hold the same bytes. Holes that both have are not read.
 ///
 /// # Errors
-/// Those of read(2).
+/// Those of read(2), lseek(2) and stat(2).
 pub fn same_content(one: &mut File, other: &mut File) -> io::Result<bool> {
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
     let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
+    let mut at = 0;
     loop {
+        at = match (data(one, at), data(other, at)) {
+            (None, None) => return Ok(true),
+            (Some(at), None) | (None, Some(at)) => at,
+            (Some(left), Some(right)) => left.min(right),
+        };
+        one.seek(SeekFrom::Start(at))?;
+        other.seek(SeekFrom::Start(at))?;
         let count = fill(one, &mut left)?;
         if fill(other, &mut right)? != count || left.get(..count) != right.get(..count) {
             return Ok(false);
@@ -94,6 +106,17 @@ pub fn same_content(one: &mut File, other: &mut File) -> io::Result<bool> {
         if count < CHUNK {
             return Ok(true);
         }
+        at += count as u64;
+    }
+}
+
+/// Where the next byte is that is not in a hole; `None` if all that follows is one. lseek(2): where a file system does
+/// not know, nothing is a hole.
+fn data(file: &File, at: u64) -> Option<u64> {
+    match lseek(file, at as i64, Whence::SeekData) {
+        Ok(data) => Some(data.unsigned_abs().max(at)),
+        Err(Errno::ENXIO) => None,
+        Err(_) => Some(at),
     }
 }
 
@@ -166,6 +189,13 @@ mod tests {
         let file = |name: &str| File::open(place.path().join(name)).unwrap();
         let same = |one: &str, two: &str| same_content(&mut file(one), &mut file(two)).unwrap();
         assert!(same("a", "a") && same("empty", "empty") && same("c", "c"));
+        // Equal where the first has a hole, and not behind it.
+        for (name, last) in [("hole", b"x"), ("other", b"y")] {
+            let mut file = File::create(place.path().join(name)).unwrap();
+            file.seek(SeekFrom::Start(1 << 42)).unwrap();
+            io::Write::write_all(&mut file, last).unwrap();
+        }
+        assert!(same("hole", "hole") && !same("hole", "other"));
         assert!(!same("a", "b") && !same("a", "c") && !same("c", "a") && !same("empty", "a"));
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(sha256(file("empty"), |_, _| {}).unwrap(), empty);

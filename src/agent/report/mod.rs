@@ -107,6 +107,8 @@ pub struct GuardReport {
     pub reverted: u64,
     /// Whether the system part was read-only from the epilog on.
     pub sealed: bool,
+    /// Whether every look at the changes came to its end. If not, there may be more of everything above.
+    pub complete: bool,
     /// All of this in words.
     pub note: String,
 }

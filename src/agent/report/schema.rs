@@ -113,6 +113,7 @@ fn full() -> Report {
             violations: 1,
             reverted: 1,
             sealed: true,
+            complete: true,
             note: "1 file changed in memory".to_owned(),
         }),
         hostname: Some("vm-1".to_owned()),
