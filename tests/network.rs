@@ -108,9 +108,13 @@ impl Lab {
             }
         };
         assert_eq!((link.name.as_str(), link.kind, link.up), ("vc", 1, true));
-        // The other end hears of its carrier on its own.
-        self.on_server(|| while !ip("link show vs").contains("state UP") {});
+        self.link_is_up();
         link
+    }
+
+    /// The other end hears of its carrier on its own.
+    fn link_is_up(&self) {
+        self.on_server(|| while !ip("link show vs").contains("state UP") {});
     }
 }
 
@@ -222,7 +226,7 @@ fn a_lease_makes_the_network_work() {
 
     assert!(!echoes(&lab, "10.77.0.1"), "without an address");
     for _ in 0..2 {
-        ctxinit::network::apply(&link, &lease).unwrap();
+        ctxinit::network::apply(&link, &lease, None).unwrap();
         assert!(echoes(&lab, "10.77.0.1") && echoes(&lab, "10.88.0.1"));
     }
     let address = ip("-4 address show vc");
@@ -234,10 +238,10 @@ fn a_lease_makes_the_network_work() {
 
     // The same address, one route less; then another address, and a prefix that does not cover the router.
     let fewer = Lease { routes: vec![expected.routes[0]], ..expected.clone() };
-    ctxinit::network::apply(&link, &fewer).unwrap();
+    ctxinit::network::apply(&link, &fewer, None).unwrap();
     assert!(!ip("route").contains("10.99.0.0"), "{}", ip("route"));
     let elsewhere = Lease { address: Ipv4Addr::new(10, 77, 0, 90), prefix: 32, ..fewer };
-    ctxinit::network::apply(&link, &elsewhere).unwrap();
+    ctxinit::network::apply(&link, &elsewhere, None).unwrap();
     assert!(!ip("-4 address show vc").contains("10.77.0.55"), "{}", ip("-4 address show vc"));
     assert!(echoes(&lab, "10.77.0.1") && echoes(&lab, "10.88.0.1"), "{}", ip("route"));
     ctxinit::network::clear(&link).unwrap();
@@ -343,6 +347,66 @@ fn a_gateway_may_be_outside_every_network() {
     assert!(echoes(&lab, "2001:db8:77::1"), "{}", ip("-6 route"));
 }
 
+/// Two cards on networks of their own, the first static: no lease takes the default route from the context, and none
+/// from another lease.
+#[test]
+fn leases_stand_behind_the_context_and_beside_each_other() {
+    let Some(lab) = Lab::new() else { return };
+    ip("link add vd type veth peer name ve");
+    ip("link add vf type veth peer name vg");
+    ["vd", "ve", "vf", "vg"].iter().for_each(|name| drop(ip(&format!("link set {name} up"))));
+    let cards = ctxinit::network::cards().unwrap();
+    let card = |name: &str| cards.iter().find(|card| card.name == name).unwrap();
+    let mut interface = Interface::new(ctxinit::context::network::Mac(card("vc").mac.unwrap()), Method::Static);
+    interface.addresses = vec![Cidr::read("10.77.0.5/24").unwrap()];
+    interface.gateway = Some(Ipv4Addr::new(10, 77, 0, 1));
+    let lease = |network: u8| Lease {
+        address: Ipv4Addr::new(10, network, 0, 5),
+        prefix: 24,
+        routes: vec![Route {
+            destination: Ipv4Addr::UNSPECIFIED,
+            prefix: 0,
+            gateway: Some(Ipv4Addr::new(10, network, 0, 1)),
+        }],
+        dns: Vec::new(),
+        domain: None,
+        hostname: None,
+        mtu: None,
+        server: Ipv4Addr::new(10, network, 0, 1),
+        lease_secs: 3600,
+        t1_secs: 1800,
+        t2_secs: 3150,
+    };
+    ctxinit::network::switch_on(&cards).unwrap();
+    ctxinit::network::set(card("vc"), &Setting::from(&interface)).unwrap();
+    let defaults = || {
+        let routes = ip("route show default");
+        routes.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    let leased = |name: &str, network: u8, metric: u32| {
+        format!("default via 10.{network}.0.1 dev {name} proto dhcp src 10.{network}.0.5 metric {metric} onlink")
+    };
+    let behind = |name: &str| 1024 + card(name).index;
+    for _ in 0..2 {
+        ctxinit::network::apply(card("vd"), &lease(78), None).unwrap();
+        ctxinit::network::apply(card("vf"), &lease(79), None).unwrap();
+        let mut expected = vec![(behind("vd"), "vd", 78), (behind("vf"), "vf", 79)];
+        expected.sort();
+        let mut expected: Vec<String> = expected.into_iter().map(|(m, name, n)| leased(name, n, m)).collect();
+        expected.insert(0, "default via 10.77.0.1 dev vc proto static onlink".to_owned());
+        assert_eq!(defaults(), expected);
+    }
+    lab.link_is_up();
+    assert!(echoes(&lab, "10.88.0.1"), "{}", ip("route"));
+
+    // The context's own word on a card with DHCP.
+    ctxinit::network::apply(card("vd"), &lease(78), Some(50)).unwrap();
+    assert_eq!(defaults()[1], leased("vd", 78, 50));
+    assert_eq!(defaults().len(), 3, "{:?}", defaults());
+    ctxinit::network::clear(card("vd")).unwrap();
+    assert_eq!(defaults(), ["default via 10.77.0.1 dev vc proto static onlink", &leased("vf", 79, behind("vf"))]);
+}
+
 #[test]
 fn errors_name_the_interface_and_the_operation() {
     let Some(lab) = Lab::new() else { return };
@@ -384,7 +448,7 @@ fn a_lease_is_renewed() {
     let role = Role::start(&link);
     let first = role.bound(5);
     assert_eq!((first.lease_secs, first.t1_secs), (120, 3));
-    ctxinit::network::apply(&link, &first).unwrap();
+    ctxinit::network::apply(&link, &first, None).unwrap();
     let began = Instant::now();
     let again = role.bound(5);
     assert_eq!(again.address, first.address);

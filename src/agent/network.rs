@@ -31,6 +31,8 @@ pub struct Client {
     bound: bool,
     /// What the context says of the link's largest packet; it counts more than the lease.
     mtu: Option<u16>,
+    /// What it says of the routes.
+    metric: Option<u32>,
 }
 
 /// Brings the network up.
@@ -43,7 +45,7 @@ pub fn up(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
     let mut notes = Vec::new();
     if cards.is_empty() {
         for link in links(agent, deadline)? {
-            let client = start_client(agent, link, None)?;
+            let client = start_client(agent, link, None, None)?;
             agent.dhcp.push(client);
         }
     } else {
@@ -84,7 +86,7 @@ fn set_up(agent: &mut Agent, cards: &[Interface], deadline: Deadline) -> Result<
             notes.push(format!("{} {} from the context", link.name, addresses.join(" ")));
         }
         if card.method == Method::Dhcp {
-            let client = start_client(agent, link, card.mtu)?;
+            let client = start_client(agent, link, card.mtu, card.metric)?;
             agent.dhcp.push(client);
         }
     }
@@ -132,7 +134,7 @@ fn links(agent: &mut Agent, deadline: Deadline) -> Result<Vec<Link>, Fault> {
     }
 }
 
-fn start_client(agent: &mut Agent, link: Link, mtu: Option<u16>) -> Result<Client, Fault> {
+fn start_client(agent: &mut Agent, link: Link, mtu: Option<u16>, metric: Option<u32>) -> Result<Client, Fault> {
     let failed = |error: &dyn std::fmt::Display| site_fault(format!("DHCP on {}: {error}", link.name));
     let mac = link.mac.ok_or_else(|| failed(&"the interface has no hardware address"))?;
     let socket = dhcp::open_socket(link.index).map_err(|error| failed(&error))?;
@@ -147,20 +149,20 @@ fn start_client(agent: &mut Agent, link: Link, mtu: Option<u16>) -> Result<Clien
         i32::from(ended.is_err())
     });
     let child = child.map_err(|error| failed(&error))?;
-    Ok(Client { link, child, pipe, unread: Vec::new(), ended: false, bound: false, mtu })
+    Ok(Client { link, child, pipe, unread: Vec::new(), ended: false, bound: false, mtu, metric })
 }
 
 /// Applies what the clients report, at the start and for the life of the machine. The notes tell of new addresses.
 pub fn attend(agent: &mut Agent) -> Result<Vec<String>, LinkError> {
     let mut notes = Vec::new();
     for at in 0..agent.dhcp.len() {
-        while let Some((link, mtu, event)) =
-            agent.dhcp.get_mut(at).and_then(|c| Some((c.link.clone(), c.mtu, c.next()?)))
+        while let Some((link, mtu, metric, event)) =
+            agent.dhcp.get_mut(at).and_then(|c| Some((c.link.clone(), c.mtu, c.metric, c.next()?)))
         {
             match event {
                 FromDhcp::Bound(lease) => {
                     let lease = Lease { mtu: mtu.or(lease.mtu), ..lease };
-                    network::apply(&link, &lease)?;
+                    network::apply(&link, &lease, metric)?;
                     notes.push(format!("{} {}/{} from {}", link.name, lease.address, lease.prefix, lease.server));
                     names_of(agent, Some(&lease));
                     if let Some(client) = agent.dhcp.get_mut(at) {

@@ -74,6 +74,9 @@ pub fn switch_on(links: &[Link]) -> Result<Vec<Link>, LinkError> {
     }
 }
 
+/// Behind every route of the context that says nothing of a metric, as the kernel takes 0 then.
+const DHCP_METRIC: u32 = 1024;
+
 /// What a link is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -87,13 +90,16 @@ pub struct Setting {
     pub mtu: Option<u16>,
 }
 
-impl From<&Lease> for Setting {
-    fn from(lease: &Lease) -> Self {
+impl Setting {
+    /// What `lease` says of `link`. Its routes have `metric`; else one that no other link's lease has, as the kernel
+    /// keeps one route alone of those to the same network with the same metric.
+    fn leased(link: &Link, lease: &Lease, metric: Option<u32>) -> Self {
+        let metric = metric.unwrap_or(DHCP_METRIC.saturating_add(link.index));
         let route = |route: &dhcp::Route| Route {
             destination: route.destination.into(),
             prefix: route.prefix,
             gateway: route.gateway.map(IpAddr::V4),
-            metric: None,
+            metric: not_zero(Some(metric)),
         };
         Self {
             origin: Origin::Dhcp,
@@ -111,7 +117,7 @@ impl From<&Interface> for Setting {
             destination: route.to,
             prefix: route.prefix,
             gateway: route.via,
-            metric,
+            metric: not_zero(metric),
         };
         Self {
             origin: Origin::Static,
@@ -122,12 +128,18 @@ impl From<&Interface> for Setting {
     }
 }
 
+/// The kernel tells of no metric where it is 0, which is the same as none.
+fn not_zero(metric: Option<u32>) -> Option<u32> {
+    metric.filter(|metric| *metric != 0)
+}
+
 /// Makes `link` what `lease` says: its one IPv4 address, its routes and its MTU. Doing it twice changes nothing.
+/// Without a `metric`, its routes count less than the context's.
 ///
 /// # Errors
 /// Those of netlink for address and routes. An MTU that the device cannot do is only logged.
-pub fn apply(link: &Link, lease: &Lease) -> Result<(), LinkError> {
-    set(link, &Setting::from(lease))
+pub fn apply(link: &Link, lease: &Lease, metric: Option<u32>) -> Result<(), LinkError> {
+    set(link, &Setting::leased(link, lease, metric))
 }
 
 /// Makes `link` what `setting` says. Of IPv4 it has nothing else then, if the setting has any; IPv6 addresses and
