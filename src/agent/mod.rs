@@ -58,6 +58,8 @@ pub struct Agent {
     pub policy: Policy,
     /// Of `context.sh`, for scripts.
     variables: Vec<Variable>,
+    /// What ctxinit wrote into resolv.conf last.
+    resolv_conf: Option<String>,
     /// The site's script for the time after the network.
     start_script: Option<StartScript>,
     /// What payloads find in their environment by the site's word.
@@ -96,6 +98,7 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         site: Site::default(),
         policy: Policy::unread(),
         variables: Vec::new(),
+        resolv_conf: None,
         start_script: None,
         features: Vec::new(),
         guard: None,

@@ -14,7 +14,8 @@ use crate::context::network::{Interface, Mac, Method};
 use crate::context::site::Hostname;
 use crate::network::dhcp::{self, Lease};
 use crate::network::links::{Link, LinkError};
-use crate::network::{self, Setting, names};
+use crate::network::names::{self, ResolvConf};
+use crate::network::{self, Setting};
 use crate::sys::process::Child;
 use crate::{ids, launch, logging};
 
@@ -27,8 +28,8 @@ pub struct Client {
     unread: Vec<u8>,
     /// It is gone, or broke its word.
     ended: bool,
-    /// It has had a lease.
-    bound: bool,
+    /// What it holds now.
+    lease: Option<Lease>,
     /// What the context says of the link's largest packet; it counts more than the lease.
     mtu: Option<u16>,
     /// What it says of the routes.
@@ -51,10 +52,10 @@ pub fn up(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
     } else {
         notes = set_up(agent, &cards, deadline)?;
     }
-    names_of(agent, None);
+    write_names(agent);
     loop {
         notes.extend(attend(agent).map_err(machine_fault)?);
-        let without: Vec<&Client> = agent.dhcp.iter().filter(|client| !client.bound).collect();
+        let without: Vec<&Client> = agent.dhcp.iter().filter(|client| client.lease.is_none()).collect();
         let done = if cards.is_empty() { without.len() < agent.dhcp.len() } else { without.is_empty() };
         if done {
             boot::devices_done(agent);
@@ -149,30 +150,34 @@ fn start_client(agent: &mut Agent, link: Link, mtu: Option<u16>, metric: Option<
         i32::from(ended.is_err())
     });
     let child = child.map_err(|error| failed(&error))?;
-    Ok(Client { link, child, pipe, unread: Vec::new(), ended: false, bound: false, mtu, metric })
+    Ok(Client { link, child, pipe, unread: Vec::new(), ended: false, lease: None, mtu, metric })
 }
 
 /// Applies what the clients report, at the start and for the life of the machine. The notes tell of new addresses.
 pub fn attend(agent: &mut Agent) -> Result<Vec<String>, LinkError> {
     let mut notes = Vec::new();
     for at in 0..agent.dhcp.len() {
-        while let Some((link, mtu, metric, event)) =
-            agent.dhcp.get_mut(at).and_then(|c| Some((c.link.clone(), c.mtu, c.metric, c.next()?)))
-        {
+        while let Some((client, event)) = agent.dhcp.get_mut(at).and_then(|c| c.next().map(|event| (c, event))) {
+            let mut name = None;
             match event {
                 FromDhcp::Bound(lease) => {
-                    let lease = Lease { mtu: mtu.or(lease.mtu), ..lease };
-                    network::apply(&link, &lease, metric)?;
-                    notes.push(format!("{} {}/{} from {}", link.name, lease.address, lease.prefix, lease.server));
-                    names_of(agent, Some(&lease));
-                    if let Some(client) = agent.dhcp.get_mut(at) {
-                        client.bound = true;
-                    }
+                    let lease = Lease { mtu: client.mtu.or(lease.mtu), ..lease };
+                    network::apply(&client.link, &lease, client.metric)?;
+                    let Lease { address, prefix, server, .. } = lease;
+                    notes.push(format!("{} {address}/{prefix} from {server}", client.link.name));
+                    name = lease.hostname.clone();
+                    client.lease = Some(lease);
                 }
                 FromDhcp::Expired => {
-                    log::warn!("{}: the lease ran out and no DHCP server renewed it", link.name);
-                    network::clear(&link)?;
+                    log::warn!("{}: the lease ran out and no DHCP server renewed it", client.link.name);
+                    client.lease = None;
+                    network::clear(&client.link)?;
                 }
+            }
+            write_names(agent);
+            // The site's word counts more than its DHCP server's, and the first server's more than the next one's.
+            if let (None, Some(name)) = (&agent.report.hostname, name) {
+                take_hostname(agent, &name);
             }
         }
     }
@@ -191,17 +196,18 @@ pub fn sources(clients: &[Client]) -> Vec<(BorrowedFd<'_>, PollFlags)> {
     clients.iter().filter(|client| !client.ended).map(|client| (client.pipe.as_fd(), PollFlags::POLLIN)).collect()
 }
 
-/// Resolver and machine name, as the context says, else the lease. Neither is worth ending the machine for.
-fn names_of(agent: &mut Agent, lease: Option<&Lease>) {
-    let context = agent.site.network.as_ref().and_then(|network| names::resolv_conf_of_context(network, lease));
-    if let Some(text) = context.or_else(|| lease.map(names::resolv_conf))
-        && let Err(error) = guard::replace_file(agent, names::RESOLV_CONF, &text)
-    {
-        log::warn!("{error}");
+/// What the context and all leases say of DNS, where that is new. It is not worth ending the machine for.
+fn write_names(agent: &mut Agent) {
+    let leases: Vec<&Lease> = agent.dhcp.iter().filter_map(|client| client.lease.as_ref()).collect();
+    let made = names::resolv_conf(agent.site.network.as_ref(), &leases, agent.resolv_conf.as_deref());
+    let Some(ResolvConf { text, left_out }) = made else { return };
+    if !left_out.is_empty() {
+        let left_out = left_out.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        log::warn!("{}: programs ask {} DNS servers; left out: {left_out}", names::RESOLV_CONF, names::MAX_SERVERS);
     }
-    // The site's word counts more than its DHCP server's, and the first server's more than the next one's.
-    if let (None, Some(name)) = (&agent.report.hostname, lease.and_then(|lease| lease.hostname.as_ref())) {
-        take_hostname(agent, name);
+    match guard::replace_file(agent, names::RESOLV_CONF, &text) {
+        Ok(()) => agent.resolv_conf = Some(text),
+        Err(error) => log::warn!("{error}"),
     }
 }
 

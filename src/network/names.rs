@@ -14,7 +14,7 @@ use crate::context::network::Network;
 use crate::context::site::{Host, Hostname};
 
 /// What libcs read (MAXNS); more would only be an illusion.
-const MAX_SERVERS: usize = 3;
+pub const MAX_SERVERS: usize = 3;
 /// HOST_NAME_MAX of Linux.
 const MAX_HOSTNAME: usize = 64;
 
@@ -33,40 +33,52 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
-/// The text of /etc/resolv.conf for `lease`.
-pub fn resolv_conf(lease: &Lease) -> String {
-    let dns: Vec<IpAddr> = lease.dns.iter().copied().map(IpAddr::V4).collect();
-    let search: Vec<&Host> = lease.domain.iter().collect();
-    text_of("a DHCP lease", &search, &dns)
+/// What [`RESOLV_CONF`] is to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvConf {
+    /// The file's text.
+    pub text: String,
+    /// DNS servers that no program would ask; the text names them as well.
+    pub left_out: Vec<IpAddr>,
 }
 
-/// What the context says of names, in the order of preference and each once: the machine's, then the interfaces'.
-/// `None` if it says nothing of them.
-pub fn resolv_conf_of_context(network: &Network, lease: Option<&Lease>) -> Option<String> {
-    let all = &network.interfaces;
-    let mut dns: Vec<IpAddr> = network.dns.iter().chain(all.iter().flat_map(|card| &card.dns)).copied().collect();
-    let mut search: Vec<&Host> = network.search.iter().chain(all.iter().flat_map(|card| &card.search)).collect();
-    if dns.is_empty() && search.is_empty() {
+/// [`RESOLV_CONF`] from what the context says, and of what that leaves open, from all leases in the order of their
+/// links. Each value comes once, the machine's before its interfaces'.
+///
+/// `last` is the text that was written before. `None` means that this one is the same: what somebody else has made of
+/// the file since then is left to him. So is the image's file while nobody says anything.
+pub fn resolv_conf(context: Option<&Network>, leases: &[&Lease], last: Option<&str>) -> Option<ResolvConf> {
+    let all = || context.iter().flat_map(|network| &network.interfaces);
+    let mut dns: Vec<IpAddr> = context.iter().flat_map(|network| &network.dns).copied().collect();
+    dns.extend(all().flat_map(|card| &card.dns));
+    let mut search: Vec<&Host> = context.iter().flat_map(|network| &network.search).collect();
+    search.extend(all().flat_map(|card| &card.search));
+
+    let by_context = !(dns.is_empty() && search.is_empty());
+    if !by_context && leases.is_empty() && last.is_none() {
         return None;
     }
-    // What the site leaves open, its DHCP server may say.
-    let mut maker = "the context CD";
-    if let Some(lease) = lease
-        && (dns.is_empty() && !lease.dns.is_empty() || search.is_empty() && lease.domain.is_some())
-    {
-        maker = "the context CD and a DHCP lease";
-        if dns.is_empty() {
-            dns.extend(lease.dns.iter().copied().map(IpAddr::V4));
-        }
-        if search.is_empty() {
-            search.extend(&lease.domain);
-        }
+    let mut by_lease = false;
+    if dns.is_empty() {
+        dns.extend(leases.iter().flat_map(|lease| &lease.dns).copied().map(IpAddr::V4));
+        by_lease |= !dns.is_empty();
     }
-    Some(text_of(maker, &search, &dns))
+    if search.is_empty() {
+        search.extend(leases.iter().filter_map(|lease| lease.domain.as_ref()));
+        by_lease |= !search.is_empty();
+    }
+    let maker = match (by_context, by_lease, leases) {
+        (true, true, _) => "from the context CD and DHCP",
+        (true, false, _) => "from the context CD",
+        (false, _, []) => "when the last DHCP lease had run out",
+        (false, _, _) => "from DHCP",
+    };
+    let made = made(maker, &search, &dns);
+    if last == Some(made.text.as_str()) { None } else { Some(made) }
 }
 
-fn text_of(maker: &str, search: &[&Host], dns: &[IpAddr]) -> String {
-    let mut text = format!("# Made by ctxinit from {maker}.\n");
+fn made(maker: &str, search: &[&Host], dns: &[IpAddr]) -> ResolvConf {
+    let mut text = format!("# Made by ctxinit {maker}.\n");
     let search: Vec<&str> = once(search).map(|domain| domain.get().as_str()).collect();
     if !search.is_empty() {
         let _ = writeln!(text, "search {}", search.join(" "));
@@ -74,7 +86,11 @@ fn text_of(maker: &str, search: &[&Host], dns: &[IpAddr]) -> String {
     for server in once(dns).take(MAX_SERVERS) {
         let _ = writeln!(text, "nameserver {server}");
     }
-    text
+    let left_out: Vec<IpAddr> = once(dns).skip(MAX_SERVERS).copied().collect();
+    for server in &left_out {
+        let _ = writeln!(text, "# left out: {server}");
+    }
+    ResolvConf { text, left_out }
 }
 
 /// Each value where it comes first.
@@ -170,42 +186,78 @@ pub fn hostname(given: &str) -> Option<Hostname> {
 mod tests {
     use super::*;
 
+    fn context(text: &str) -> Network {
+        let site: crate::context::site::Site = crate::config::parse("c", text.as_bytes()).unwrap();
+        site.network.unwrap()
+    }
+
+    fn text(context: Option<&Network>, leases: &[&Lease]) -> Option<String> {
+        resolv_conf(context, leases, None).map(|made| made.text)
+    }
+
     #[test]
     fn resolv_conf_is_made_and_read_back() {
         let mut lease = super::super::dhcp::samples::lease();
-        let text = resolv_conf(&lease);
+        let made = text(None, &[&lease]).unwrap();
         assert_eq!(
-            text,
-            "# Made by ctxinit from a DHCP lease.\nsearch grid.example.org\nnameserver 10.0.0.53\nnameserver 10.0.0.54\n"
+            made,
+            "# Made by ctxinit from DHCP.\nsearch grid.example.org\nnameserver 10.0.0.53\nnameserver 10.0.0.54\n"
         );
-        assert_eq!(nameservers(&text), lease.dns);
+        assert_eq!(nameservers(&made), lease.dns);
         (lease.domain, lease.dns) = (None, Vec::new());
-        assert_eq!(resolv_conf(&lease), "# Made by ctxinit from a DHCP lease.\n");
+        assert_eq!(text(None, &[&lease]).unwrap(), "# Made by ctxinit from DHCP.\n");
     }
 
     #[test]
     fn the_context_says_more_than_a_lease() {
-        let context = |text: &str| {
-            let site: crate::context::site::Site = crate::config::parse("c", text.as_bytes()).unwrap();
-            site.network.unwrap()
-        };
         let lease = super::super::dhcp::samples::lease();
         let both = context(
             r#"{"network": {"dns": ["10.1.0.1", "2001:db8::53"], "search": ["a.org"], "interfaces": [
                 {"mac": "02:00:00:00:00:01", "method": "static", "addresses": ["10.1.0.5/24"],
-                 "dns": ["10.1.0.1", "10.1.0.2", "10.1.0.3"], "search": ["b.org", "a.org"]}]}}"#,
+                 "dns": ["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.3"], "search": ["b.org", "a.org"]}]}}"#,
         );
-        let text = "# Made by ctxinit from the context CD.\nsearch a.org b.org\nnameserver 10.1.0.1\n\
-                    nameserver 2001:db8::53\nnameserver 10.1.0.2\n";
-        assert_eq!(resolv_conf_of_context(&both, None).unwrap(), text);
-        assert_eq!(resolv_conf_of_context(&both, Some(&lease)).unwrap(), text);
+        let expected = "# Made by ctxinit from the context CD.\nsearch a.org b.org\nnameserver 10.1.0.1\n\
+                        nameserver 2001:db8::53\nnameserver 10.1.0.2\n# left out: 10.1.0.3\n# left out: 10.1.0.4\n";
+        let left_out = ["10.1.0.3", "10.1.0.4"].map(|server| server.parse().unwrap()).to_vec();
+        assert_eq!(resolv_conf(Some(&both), &[], None), Some(ResolvConf { text: expected.to_owned(), left_out }));
+        assert_eq!(text(Some(&both), &[&lease]).unwrap(), expected);
         let search = context(r#"{"network": {"search": ["a.org"]}}"#);
         assert_eq!(
-            resolv_conf_of_context(&search, Some(&lease)).unwrap(),
-            "# Made by ctxinit from the context CD and a DHCP lease.\nsearch a.org\nnameserver 10.0.0.53\n\
+            text(Some(&search), &[&lease]).unwrap(),
+            "# Made by ctxinit from the context CD and DHCP.\nsearch a.org\nnameserver 10.0.0.53\n\
              nameserver 10.0.0.54\n"
         );
-        assert_eq!(resolv_conf_of_context(&context(r#"{"network": {}}"#), Some(&lease)), None);
+        assert_eq!(text(Some(&context(r#"{"network": {}}"#)), &[]), None);
+    }
+
+    /// Two cards: the first one's servers come first whichever lease came last, and go with their own lease alone.
+    #[test]
+    fn every_lease_counts_and_only_news_are_written() {
+        let one = super::super::dhcp::samples::lease();
+        let two = Lease {
+            dns: vec![[10, 0, 0, 54].into(), [10, 2, 0, 1].into(), [10, 2, 0, 2].into()],
+            domain: Some(String::from("two.example.org").try_into().unwrap()),
+            ..one.clone()
+        };
+        let both = resolv_conf(None, &[&one, &two], None).unwrap();
+        assert_eq!(
+            both.text,
+            "# Made by ctxinit from DHCP.\nsearch grid.example.org two.example.org\nnameserver 10.0.0.53\n\
+             nameserver 10.0.0.54\nnameserver 10.2.0.1\n# left out: 10.2.0.2\n"
+        );
+        assert_eq!(both.left_out, [IpAddr::from([10, 2, 0, 2])]);
+        let renewed = Lease { lease_secs: 1, ..one.clone() };
+        assert_eq!(resolv_conf(None, &[&renewed, &two], Some(&both.text)), None, "a renewal is no news");
+        let second = resolv_conf(None, &[&two], Some(&both.text)).unwrap();
+        assert_eq!(
+            second.text,
+            "# Made by ctxinit from DHCP.\nsearch two.example.org\nnameserver 10.0.0.54\nnameserver 10.2.0.1\n\
+             nameserver 10.2.0.2\n"
+        );
+        let none = resolv_conf(None, &[], Some(&second.text)).unwrap();
+        assert_eq!(none.text, "# Made by ctxinit when the last DHCP lease had run out.\n");
+        assert_eq!(resolv_conf(None, &[], Some(&none.text)), None);
+        assert_eq!(resolv_conf(None, &[], None), None, "the image's own file");
     }
 
     #[test]
