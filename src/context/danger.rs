@@ -10,7 +10,6 @@ const SHELL: &str = "it changes how a shell works";
 const LOADER: &str = "it changes how the loader and the C library work";
 const INTERPRETER: &str = "it changes what an interpreter runs";
 const PLACE: &str = "a script's own place and user are in it";
-const OURS: &str = "it is ctxinit's own";
 
 /// In the order of the reasons.
 const NAMES: &[(&str, &str)] = &[
@@ -94,8 +93,6 @@ const PREFIXES: &[(&str, &str)] = &[
     ("PYTHON", INTERPRETER),
     ("PERL", INTERPRETER),
     ("RUBY", INTERPRETER),
-    // `_ctxinit` holds the script's name while the variables are read.
-    ("_ctxinit", OURS),
 ];
 
 /// Why a variable of this name would change how a shell, the loader or an interpreter works; `None` if it would not.
@@ -134,7 +131,6 @@ mod tests {
             "NODE_OPTIONS",
             "JAVA_TOOL_OPTIONS",
             "EPOCHREALTIME",
-            "_ctxinit",
             "HOME",
             "CONTEXT_DIR",
         ];
@@ -159,6 +155,7 @@ mod tests {
             "DISK_ID",
             "BASHFUL",
             "_X",
+            "_ctxinit",
             "SSL_CERT_FILE",
         ];
         for name in usual {

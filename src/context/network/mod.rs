@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Deserialize;
 
-pub use self::values::{Cidr, Mac, Route, gateway, gateway6, host, ip, network};
+pub use self::values::{Cidr, Mac, Route, digits, gateway, gateway6, host, ip, network};
 use self::values::{Gateway, Gateway6, Server, bits, contains, servers};
 use super::site::Host;
 
@@ -313,7 +313,10 @@ impl Interface {
             return wrong("addresses", format!("{} is one", each.address));
         }
         let default = |interface: &Self, v4: bool| {
-            interface.all_routes().find(|(route, _)| route.prefix == 0 && route.to.is_ipv4() == v4).map(|(_, m)| m)
+            let mut routes = interface.all_routes();
+            let (_, metric) = routes.find(|(route, _)| route.prefix == 0 && route.to.is_ipv4() == v4)?;
+            // What the kernel makes of none (for IPv6 IP6_RT_PRIO_USER), and of 0.
+            Some(metric.filter(|metric| *metric != 0).unwrap_or(if v4 { 0 } else { 1024 }))
         };
         for (v4, key) in [(true, "gateway"), (false, "gateway6")] {
             if let (Some(ours), Some(theirs)) = (default(self, v4), default(earlier, v4))

@@ -143,6 +143,34 @@ fn what_cannot_work_is_named() {
     }
 }
 
+/// For IPv6 the kernel takes 1024 where it is told none, or 0.
+#[test]
+fn the_kernels_metrics_are_metrics() {
+    let two = |first: &str, second: &str| {
+        let card = |number: u8, rest: &str| {
+            format!(
+                r#"{{"mac": "02:00:00:00:00:0{number}", "method": "static", "addresses": ["2001:db8:{number}::5/64"],
+                "gateway6": "2001:db8:{number}::1"{rest}}}"#
+            )
+        };
+        read(&format!("{{\"interfaces\": [{}, {}]}}", card(1, first), card(2, second))).is_ok()
+    };
+    for same in ["", r#", "metric6": 0"#, r#", "metric6": 1024"#] {
+        assert!(!two("", same) && !two(same, ""), "{same}");
+    }
+    assert!(two("", r#", "metric6": 1023"#));
+}
+
+#[test]
+fn a_sign_is_no_digit() {
+    for text in ["02:+1:00:00:00:01", "+2:00:00:00:00:01"] {
+        assert!(Mac::read(text).is_err(), "{text}");
+    }
+    assert!(Cidr::read("192.0.2.5/+24").is_err());
+    assert!(Route::read("10.0.0.0/+8", None).is_err());
+    assert!(Cidr::read("192.0.2.5/").is_err() && Cidr::read("192.0.2.5/24").is_ok());
+}
+
 #[test]
 fn cards_that_do_not_go_together() {
     let two = |rest: &str| {
@@ -160,6 +188,10 @@ fn cards_that_do_not_go_together() {
         ),
         (
             r#"{"mac": "02:00:00:00:00:02", "method": "static", "addresses": ["10.0.0.5/16"], "gateway": "10.0.0.1"}"#,
+            "c:1: network: interfaces[1].gateway: a second default route, with the same metric as that of interface 0 (02:00:00:00:00:01)",
+        ),
+        (
+            r#"{"mac": "02:00:00:00:00:02", "method": "static", "addresses": ["10.0.0.5/16"], "gateway": "10.0.0.1", "metric": 0}"#,
             "c:1: network: interfaces[1].gateway: a second default route, with the same metric as that of interface 0 (02:00:00:00:00:01)",
         ),
         (

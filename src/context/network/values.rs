@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
@@ -20,7 +21,8 @@ impl Mac {
         let mut octets = [0; 6];
         let mut words = text.split(':');
         for octet in &mut octets {
-            let word = words.next().filter(|word| word.len() == 2).ok_or_else(refused)?;
+            let word = words.next().filter(|word| word.len() == 2 && word.bytes().all(|byte| byte.is_ascii_hexdigit()));
+            let word = word.ok_or_else(refused)?;
             *octet = u8::from_str_radix(word, 16).map_err(|_| refused())?;
         }
         // Bit 0 of the first byte marks groups of cards.
@@ -58,7 +60,7 @@ impl Cidr {
     pub fn read(text: &str) -> Result<Self, String> {
         let refused = || format!("{text:?} is not an address with a prefix (192.0.2.5/24)");
         let (address, prefix) = text.split_once('/').ok_or_else(refused)?;
-        Self::new(ip(address)?, prefix.parse().map_err(|_| refused())?)
+        Self::new(ip(address)?, digits(prefix).ok_or_else(refused)?)
     }
 
     /// Checks both.
@@ -135,7 +137,7 @@ impl Destination {
     fn read(text: &str) -> Result<Self, String> {
         let refused = || format!("{text:?} is not a network (10.0.0.0/8)");
         let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (ip(address)?, prefix.parse().map_err(|_| refused())?),
+            Some((address, prefix)) => (ip(address)?, digits(prefix).ok_or_else(refused)?),
             None => ip(text).map(|address| (address, bits(&address)))?,
         };
         if prefix > bits(&address) {
@@ -176,6 +178,11 @@ impl Gateway6 {
     fn read(text: &str) -> Result<Self, String> {
         gateway6(text).map(Self)
     }
+}
+
+/// Reads a number of digits alone; the standard library's takes a sign as well.
+pub fn digits<T: FromStr>(text: &str) -> Option<T> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 /// Reads an address of either kind.

@@ -1,10 +1,11 @@
 //! `ETHn_...`: the network cards.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
 
 use super::{Context, Nebula, is_yes, value};
 use crate::context::network::{Cidr, Interface, Ipv6, Mac, Method, Network, Route, Wrong};
-use crate::context::network::{gateway, gateway6, host, ip, network};
+use crate::context::network::{digits, gateway, gateway6, host, ip, network};
 use crate::context::shell::{ShellError, Variable};
 use crate::context::site::Host;
 
@@ -199,7 +200,13 @@ impl<'a> Card<'a> {
     /// `NETWORK` says nothing that address and mask do not say; one that says something else is a slip somewhere.
     fn check_network(&self, interface: &Interface, nebula: &mut Nebula) -> Result<(), ShellError> {
         let Some(variable) = self.get("NETWORK") else { return Ok(()) };
-        let said = value(variable, ip)?;
+        let said = match value(variable, ip) {
+            Ok(said) => said,
+            Err(wrong) => {
+                nebula.warnings.push(ShellError { why: format!("{}; not used", wrong.why), ..wrong });
+                return Ok(());
+            }
+        };
         let own = interface.addresses.iter().find(|each| each.address.is_ipv4());
         if let Some(own) = own
             && network(&own.address, own.prefix) != said
@@ -259,7 +266,7 @@ fn method6(text: &str) -> Result<Method6, String> {
 
 /// The length of the prefix that a mask stands for.
 fn mask(text: &str) -> Result<u8, String> {
-    if let Ok(prefix @ 1..=32) = text.parse() {
+    if let Some(prefix @ 1..=32) = digits(text) {
         return Ok(prefix);
     }
     let mask: Ipv4Addr = text.parse().map_err(|_| format!("{text:?} is not a mask (255.255.255.0)"))?;
@@ -273,8 +280,8 @@ fn mask(text: &str) -> Result<u8, String> {
     }
 }
 
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{text:?} is not a number that can stand here"))
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    digits(text).ok_or_else(|| format!("{text:?} is not a number that can stand here"))
 }
 
 /// `NET via GW, NET via GW`.

@@ -94,6 +94,10 @@ fn cards() {
             with("ETH0_NETWORK='10.1.0.0'"),
             "static, 10.0.0.5/24; context.sh:4: ETH0_NETWORK: 10.1.0.0 is not the network of 10.0.0.5/24; not used",
         ),
+        (
+            with("ETH0_NETWORK='10.0.0.0/24'"),
+            "static, 10.0.0.5/24; context.sh:4: ETH0_NETWORK: \"10.0.0.0/24\" is not an IP address; not used",
+        ),
     ];
     for (found, expected) in cases {
         assert_eq!(found, expected);
@@ -105,6 +109,8 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("ETH0_MASK='255.0.255.0'\nETH0_IP='10.0.0.5'", "2: ETH0_MASK: 255.0.255.0 has holes"),
     ("ETH0_MASK='0.0.0.0'\nETH0_IP='10.0.0.5'", "2: ETH0_MASK: 0.0.0.0 leaves nothing of an address"),
     ("ETH0_MASK='33'\nETH0_IP='10.0.0.5'", "2: ETH0_MASK: \"33\" is not a mask (255.255.255.0)"),
+    ("ETH0_MASK='+24'\nETH0_IP='10.0.0.5'", "2: ETH0_MASK: \"+24\" is not a mask (255.255.255.0)"),
+    ("ETH0_IP='10.0.0.5'\nETH0_MTU='+1400'", "3: ETH0_MTU: \"+1400\" is not a number that can stand here"),
     ("ETH0_IP='10.0.0.555'", "2: ETH0_IP: \"10.0.0.555\" is not an IP address"),
     ("ETH0_IP='2001:db8::1'", "2: ETH0_IP: 2001:db8::1 is not an IPv4 address"),
     ("ETH0_IP='10.0.0.255'\nETH0_MASK='24'", "2: ETH0_IP: 10.0.0.255/24 is the network's broadcast address"),
