@@ -353,8 +353,8 @@ fn a_gateway_may_be_outside_every_network() {
 fn leases_stand_behind_the_context_and_beside_each_other() {
     let Some(lab) = Lab::new() else { return };
     ip("link add vd type veth peer name ve");
-    ip("link add vf type veth peer name vg");
-    ["vd", "ve", "vf", "vg"].iter().for_each(|name| drop(ip(&format!("link set {name} up"))));
+    ip("link add vx type veth peer name vy");
+    ["vd", "ve", "vx", "vy"].iter().for_each(|name| drop(ip(&format!("link set {name} up"))));
     let cards = ctxinit::network::cards().unwrap();
     let card = |name: &str| cards.iter().find(|card| card.name == name).unwrap();
     let mut interface = Interface::new(ctxinit::context::network::Mac(card("vc").mac.unwrap()), Method::Static);
@@ -389,8 +389,8 @@ fn leases_stand_behind_the_context_and_beside_each_other() {
     let behind = |name: &str| 1024 + card(name).index;
     for _ in 0..2 {
         ctxinit::network::apply(card("vd"), &lease(78), None).unwrap();
-        ctxinit::network::apply(card("vf"), &lease(79), None).unwrap();
-        let mut expected = vec![(behind("vd"), "vd", 78), (behind("vf"), "vf", 79)];
+        ctxinit::network::apply(card("vx"), &lease(79), None).unwrap();
+        let mut expected = vec![(behind("vd"), "vd", 78), (behind("vx"), "vx", 79)];
         expected.sort();
         let mut expected: Vec<String> = expected.into_iter().map(|(m, name, n)| leased(name, n, m)).collect();
         expected.insert(0, "default via 10.77.0.1 dev vc proto static onlink".to_owned());
@@ -404,7 +404,7 @@ fn leases_stand_behind_the_context_and_beside_each_other() {
     assert_eq!(defaults()[1], leased("vd", 78, 50));
     assert_eq!(defaults().len(), 3, "{:?}", defaults());
     ctxinit::network::clear(card("vd")).unwrap();
-    assert_eq!(defaults(), ["default via 10.77.0.1 dev vc proto static onlink", &leased("vf", 79, behind("vf"))]);
+    assert_eq!(defaults(), ["default via 10.77.0.1 dev vc proto static onlink", &leased("vx", 79, behind("vx"))]);
 }
 
 #[test]
