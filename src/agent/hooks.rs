@@ -123,7 +123,6 @@ impl Found {
                     path: format!("{from}/{name}"),
                     dir: dir.to_owned(),
                     way: Way::Sourced,
-                    environment: Vec::new(),
                     limits,
                 }),
                 _ => self.ignored.push((format!("{shown}/{name}"), NO_NAME)),

@@ -177,8 +177,8 @@ impl Run {
             });
         };
         // The script, or what its first line names, may lie on a file system that is gone.
-        let words = match roles::ask(&mut agent.events, deadline, || script::words(script, action))? {
-            Some(Ok(words)) => words,
+        let ready = match roles::ask(&mut agent.events, deadline, || script::ready(script, action))? {
+            Some(Ok(ready)) => ready,
             Some(Err(Unfit { file, why })) => {
                 let named = format!("{file}: {why}");
                 not_started(agent, if file == script.name { why } else { named.clone() });
@@ -193,7 +193,7 @@ impl Run {
         let started = Cgroup::create(&format!("script-{}", agent.scripts.runs)).map_err(StartError::Cgroup);
         let started = started.and_then(|cgroup| {
             cgroup.limit(limits)?;
-            let Running { child, output } = script::start(script, &words, &cgroup)?;
+            let Running { child, output } = script::start(script, &ready, &agent.variables, &cgroup)?;
             // A child that hangs on its way counts as a script that does, and is killed as one.
             let on_its_way = [(child.as_fd(), PollFlags::POLLIN)];
             let known = agent.events.wait(&on_its_way, deadline) == Ok(true);

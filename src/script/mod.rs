@@ -3,7 +3,8 @@
 //! A script is sourced in a shell of its own by the image's bash (else sh), with the copy of the CD as
 //! working directory, after `init.sh` and the variables of `context.sh`, and with `start` or `stop` as its
 //! first argument. Neither the x-bit nor a shell's `#!` line matters; `return` and `exit` end only the
-//! script. A `#!` line that names another interpreter (python) is honoured: that one runs the script.
+//! script. A `#!` line that names another interpreter (python) is honoured: that one runs the script, which has the
+//! variables of `context.sh` in its environment.
 
 mod check;
 mod ready;
@@ -14,13 +15,14 @@ use std::path::Path;
 use thiserror::Error;
 
 use crate::cgroup::{Cgroup, CgroupError};
-use crate::context::shell::quoted;
+use crate::context::opennebula::START_SCRIPT;
+use crate::context::shell::{Variable, quoted};
 use crate::image::policy::ScriptLimits;
 use crate::launch::{self, Program};
 use crate::sys::process::{self, SpawnError, Starting};
 
 pub use check::{Fault, Interpreter, MAX_BYTES, examine, examine_file, fault, interpreter};
-pub use ready::{Unfit, words};
+pub use ready::{Ready, Unfit, ready};
 
 /// Where a guest of the HEPiX working group keeps the copy, and scripts expect it.
 pub const CONTEXT_DIR: &str = "/var/lib/hepix/context";
@@ -41,8 +43,6 @@ pub struct Script {
     pub dir: String,
     /// What it is to a shell.
     pub way: Way,
-    /// Variables beside `PATH`, `HOME`, `LANG` and `CONTEXT_DIR`.
-    pub environment: Vec<(String, String)>,
     /// What it may take; its time is bounded by whoever runs it.
     pub limits: ScriptLimits,
 }
@@ -67,7 +67,6 @@ impl Script {
             name,
             dir: CONTEXT_DIR.to_owned(),
             way: Way::Sourced,
-            environment: Vec::new(),
             limits,
         }
     }
@@ -122,23 +121,59 @@ pub struct Running {
     pub output: File,
 }
 
-/// Starts a script in `cgroup` by these [`words`].
+/// What a script finds in its environment: besides what every script has, the variables of `context.sh` if it cannot
+/// be told them in another way. A sourced shell script is, and there only what is exported gets into the environment.
+fn environment(script: &Script, sourced: bool, variables: &[Variable]) -> Vec<(String, String)> {
+    // MAX_ARG_STRLEN: 32 pages for name, `=`, value and a NUL; the kernel takes no longer one.
+    const LONGEST: usize = 131_072;
+    let ours = [("PATH", launch::PATH), ("HOME", "/root"), ("LANG", "C.UTF-8"), ("CONTEXT_DIR", CONTEXT_DIR)];
+    let given = variables.iter().filter(|variable| {
+        let fits = variable.name.len() + variable.value.len() + 2 <= LONGEST;
+        if !fits && !sourced {
+            let Variable { line, name, .. } = variable;
+            log::warn!("context.sh:{line}: {name}: too long for the environment of {}", script.name);
+        }
+        // The script of a variable is not for the others.
+        !sourced && fits && !START_SCRIPT.contains(&variable.name.as_str())
+    });
+    let given: Vec<(String, String)> = given.map(|each| (each.name.clone(), each.value.clone())).collect();
+    // Of a name that is there twice a program sees the first; LANG is the context's if it is there.
+    let ours = ours.iter().filter(|(name, _)| !given.iter().any(|(other, _)| other == name));
+    let ours: Vec<_> = ours.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    [ours, given].concat()
+}
+
+/// Starts a script in `cgroup`, as [`ready`] says; `variables` are those of `context.sh`.
 ///
 /// # Errors
 /// The step that failed.
-pub fn start(script: &Script, words: &[String], cgroup: &Cgroup) -> Result<Running, StartError> {
-    let environment = [("PATH", launch::PATH), ("HOME", "/root"), ("LANG", "C.UTF-8"), ("CONTEXT_DIR", CONTEXT_DIR)];
-    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    // Of a name that is there twice a program sees the first; LANG is the context's if it is there.
-    let given = |name: &str| script.environment.iter().any(|(other, _)| other == name);
-    let ours = environment.into_iter().filter(|(name, _)| !given(name));
-    let environment: Vec<_> = ours.chain(script.environment.iter().cloned()).collect();
+pub fn start(script: &Script, ready: &Ready, variables: &[Variable], cgroup: &Cgroup) -> Result<Running, StartError> {
+    let environment = environment(script, ready.sourced, variables);
     let mut door = cgroup.door()?;
     let (output, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
-    let program = Program { dir: &script.dir, words, environment: &environment };
+    let program = Program { dir: &script.dir, words: &ready.words, environment: &environment };
     let child = process::begin(|| {
         launch::detach(Some(&mut door), &writer)?;
         launch::exec(&program)
     })?;
     Ok(Running { child, output })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_cannot_be_told_the_variables_has_them_in_the_environment() {
+        let variable =
+            |name: &str, length| Variable { name: name.to_owned(), value: "x".repeat(length), ..Variable::default() };
+        let all = [variable("A", 1), variable("START_SCRIPT", 1), variable("LANG", 131_065), variable("B", 131_070)];
+        let (ours, both) = (["PATH", "HOME", "LANG", "CONTEXT_DIR"], ["PATH", "HOME", "CONTEXT_DIR", "A", "LANG"]);
+        let cases = [(true, &ours[..]), (false, &both)];
+        for (sourced, expected) in cases {
+            let script = Script::of_context("prolog", ScriptLimits::default());
+            let names: Vec<String> = environment(&script, sourced, &all).into_iter().map(|(name, _)| name).collect();
+            assert_eq!(names, expected, "{sourced}");
+        }
+    }
 }

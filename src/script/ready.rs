@@ -17,15 +17,25 @@ pub struct Unfit {
     pub why: String,
 }
 
-/// Program and arguments for a script's `start` or `stop`. Hangs where a file system does, so a child asks.
+/// How a script is started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Program and arguments.
+    pub words: Vec<String>,
+    /// Whether a shell reads the variables of `context.sh` before it.
+    pub sourced: bool,
+}
+
+/// How to start a script's `start` or `stop`. Hangs where a file system does, so a child asks.
 ///
 /// # Errors
 /// The first file with a fault.
-pub fn words(script: &Script, action: &str) -> Result<Vec<String>, Unfit> {
+pub fn ready(script: &Script, action: &str) -> Result<Ready, Unfit> {
     let dir = Path::new(&script.dir);
     let unfit = |fault: Fault| Unfit { file: script.name.clone(), why: fault.to_string() };
     let interpreter = examine(dir, &script.path).map_err(unfit)?;
-    if interpreter == Interpreter::Shell && script.way == Way::Sourced && script.dir == CONTEXT_DIR {
+    let sourced = interpreter == Interpreter::Shell && script.way == Way::Sourced;
+    if sourced && script.dir == CONTEXT_DIR {
         examine_init(dir)?;
     }
     if interpreter == Interpreter::Shell && script.way == Way::Executed {
@@ -33,10 +43,10 @@ pub fn words(script: &Script, action: &str) -> Result<Vec<String>, Unfit> {
         let own = check::first_line(&text);
         // Shells have other names elsewhere; the image's is better than none.
         if !own.is_empty() && check::missing(&own, dir).is_none() {
-            return Ok(own.into_iter().chain([script.path.clone()]).collect());
+            return Ok(Ready { words: own.into_iter().chain([script.path.clone()]).collect(), sourced });
         }
     }
-    Ok(script.words(interpreter, action))
+    Ok(Ready { words: script.words(interpreter, action), sourced })
 }
 
 /// It is sourced before the script, so that its faults would be looked for in there. Its `#!` line means nothing.
@@ -79,10 +89,10 @@ mod tests {
         for (text, expected) in cases {
             fs::write(&path, text).unwrap();
             let expected: Vec<String> = expected.iter().map(|&word| word.to_owned()).chain([path.clone()]).collect();
-            assert_eq!(words(&script, "start"), Ok(expected), "{text}");
+            assert_eq!(ready(&script, "start").map(|ready| ready.words), Ok(expected), "{text}");
         }
         fs::write(&path, "echo\r\n").unwrap();
-        assert_eq!(words(&script, "start").unwrap_err().file, "start.sh");
+        assert_eq!(ready(&script, "start").unwrap_err().file, "start.sh");
     }
 
     #[test]

@@ -118,8 +118,8 @@ fn one(tree: &Tree, policy: &Policy, (path, role): (&str, Role), text: &[u8], fi
     if let Interpreter::Other(words) = script::interpreter(text) {
         let program = words.iter().find(|word| !word.ends_with("/env")).map_or("", String::as_str);
         let variables = match role {
-            Role::Run => "; the script is run and not sourced, so it sees no variables of context.sh",
-            _ => "",
+            Role::Run | Role::RunOnce => "; it finds the variables of context.sh in its environment",
+            Role::Init | Role::Helper => "",
         };
         let what = format!("{program} has to be in the image{variables}");
         findings.push(Finding::new(Hint, path, what).at(1));

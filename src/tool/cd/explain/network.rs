@@ -20,9 +20,8 @@ pub fn network(known: &Known<'_>) -> Part {
         lines.extend(cards.iter().map(card));
         lines.push("every other card is left alone".to_owned());
     }
-    let resolver = site.network.as_ref().and_then(|network| names::resolv_conf_of_context(network, None));
-    if let Some(text) = resolver {
-        let said: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    if let Some(resolver) = names::resolv_conf(site.network.as_ref(), &[], None) {
+        let said: Vec<&str> = resolver.text.lines().filter(|line| !line.starts_with('#')).collect();
         lines.push(format!("names: {}", said.join(", ")));
     }
     lines.push(match &site.hostname {

@@ -189,24 +189,22 @@ fn by_model(_: &Cd, script: &str, action: &str) -> Result<Seen, String> {
 fn by_ctxinit(cd: &Cd, script: &str, action: &str) -> Result<Seen, String> {
     let said = |output: String| Ok(Seen { output, end: None });
     let failed = |error: &dyn std::fmt::Display| format!("{} {script} {action}: {error}", cd.name);
-    let variables = fs::read_to_string(format!("{CONTEXT_DIR}/context.sh")).unwrap_or_default();
-    match shell::parse(&variables) {
+    let text = fs::read_to_string(format!("{CONTEXT_DIR}/context.sh")).unwrap_or_default();
+    let variables = match shell::parse(&text) {
         Err(error) => return said(error.to_string()),
-        Ok(mut variables) => {
-            variables.retain(|variable| !shell::is_dangerous(&variable.name));
-            fs::write(VARIABLES, shell::assignments(&variables)).map_err(|error| failed(&error))?;
-        }
-    }
+        Ok(variables) => shell::usable(variables).0,
+    };
+    fs::write(VARIABLES, shell::assignments(&variables)).map_err(|error| failed(&error))?;
     if !Path::new(&format!("{CONTEXT_DIR}/{script}.sh")).exists() {
         return said("not there".to_owned());
     }
     let cgroup = Cgroup::create(&format!("hepix-{}-{script}-{action}", cd.name)).map_err(|error| failed(&error))?;
     let script = Script::of_context(script, ScriptLimits::default());
-    let words = match script::words(&script, action) {
-        Ok(words) => words,
+    let ready = match script::ready(&script, action) {
+        Ok(ready) => ready,
         Err(unfit) => return said(unfit.why),
     };
-    let started = script::start(&script, &words, &cgroup).map_err(|error| failed(&error))?;
+    let started = script::start(&script, &ready, &variables, &cgroup).map_err(|error| failed(&error))?;
     let child = started.child.result().map_err(|error| failed(&error))?;
     let mut printed = started.output;
     let mut output = Vec::new();

@@ -231,7 +231,10 @@ pub const CDS: &[Cd] = &[
     ),
     differs(
         "another-interpreter",
-        &[("prolog.sh", "#!/usr/bin/awk -f\nBEGIN { print \"awk\", ARGV[1]; exit 3 }\n")],
+        &[
+            ("context.sh", "A='1 2'\n"),
+            ("prolog.sh", "#!/usr/bin/awk -f\nBEGIN { print \"awk\", ARGV[1], ENVIRON[\"A\"]; exit 3 }\n"),
+        ],
         "a `#!` line that names no shell is meant",
         &[
             "prolog start: /var/lib/hepix/context/prolog.sh: line 2: BEGIN: command not found",
@@ -241,7 +244,7 @@ pub const CDS: &[Cd] = &[
             "prolog stop: /var/lib/hepix/context/prolog.sh: line 2: exit: too many arguments",
             "prolog stop: end 127",
         ],
-        &["prolog start: awk start", "prolog start: end 3", "prolog stop: awk stop", "prolog stop: end 3"],
+        &["prolog start: awk start 1 2", "prolog start: end 3", "prolog stop: awk stop 1 2", "prolog stop: end 3"],
     ),
     differs(
         "context-commands",
