@@ -20,6 +20,7 @@ fail() { echo "start script: $1"; exit 1; }
 [ "$PWD" = /var/lib/hepix/context ] || fail "in $PWD"
 [ "$ETH0_IP" = 10.0.2.77 ] && [ "$NOTE" = "it's
 two lines" ] || fail "variables: $ETH0_IP, $NOTE"
+case $- in *u*) ;; *) fail "the words of its first line: $-" ;; esac
 [ "${LD_PRELOAD-none}" = none ] && [ "${START_SCRIPT-none}" = none ] || fail "what it must not see"
 [ "$PATH" != /nowhere ] || fail "PATH $PATH"
 [ "$(cat data.txt)" = "a file" ] || fail "no file"
