@@ -17,7 +17,7 @@ Usage: ctxinit status [--wait [--timeout SECONDS]] [--json]
 
   status            phases of this boot with their times, scripts that failed, what was changed,
                     and why the machine ends
-    --wait          until the boot is over (epilog and hooks done or skipped, or the machine ends)
+    --wait          until the boot is over (all phases before work done or skipped, or the machine ends)
     --timeout N     but for no longer than N seconds
     --json          the whole report, /run/ctxinit/report.json
   explain           why each phase ran, was skipped or failed, what its limit was, what its scripts

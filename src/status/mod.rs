@@ -137,10 +137,13 @@ fn read(path: &Path) -> Result<(String, Value), StatusError> {
     Ok((text, report))
 }
 
-/// Every phase before `work` is in the report, or the verdict is.
+/// Every phase before `work` is in the report, or the verdict is. A phase that is skipped is there, too.
 fn settled(report: View<'_>) -> bool {
-    let over = |phase: View<'_>| matches!(phase.text("name"), "hooks" | "work" | "end");
-    report.at("verdict").exists() || report.list("phases").any(over)
+    let names = agent::phase_names();
+    let work = names.iter().position(|&name| name == "work").unwrap_or(names.len());
+    // From the last one before it on.
+    let over = names.get(work.saturating_sub(1)..).unwrap_or_default();
+    report.at("verdict").exists() || report.list("phases").any(|phase| over.contains(&phase.text("name")))
 }
 
 fn code(report: View<'_>) -> i32 {
@@ -168,6 +171,21 @@ mod tests {
         format!(r#"{{"name": "{name}", "outcome": "{outcome}", "start_ms": 1, "millis": 3, "note": "n"}}"#)
     }
 
+    #[test]
+    fn the_boot_is_over_after_the_last_phase_before_work() {
+        let names = agent::phase_names();
+        let work = names.iter().position(|&name| name == "work").unwrap();
+        for outcome in ["ok", "skipped"] {
+            for last in 0..names.len() {
+                let phases: Vec<String> = names[..=last].iter().map(|name| phase(name, outcome)).collect();
+                let report = format!(r#"{{"phases": [{}], "verdict": null}}"#, phases.join(","));
+                let expected = if last + 1 < work { 4 } else { OK };
+                let wait = Options { wait: true, timeout: Some(0), ..Options::default() };
+                assert_eq!(ask(&report, wait).0, expected, "{outcome} as far as {}", names[last]);
+            }
+        }
+    }
+
     /// Every state that a machine can be in: what is in the report, and the codes without and with a wait that is over
     /// at once.
     #[test]
@@ -178,15 +196,15 @@ mod tests {
             (&[], None, OK, 4),
             (&[("prolog", "ok")], None, OK, 4),
             (&[("prolog", "failed")], None, FAULT, 4),
-            (&[("prolog", "ok"), ("network", "ok"), ("hooks", "skipped")], None, OK, OK),
-            (&[("prolog", "skipped"), ("hooks", "skipped")], None, OK, OK),
-            (&[("prolog", "failed"), ("hooks", "ok")], None, FAULT, FAULT),
+            (&[("prolog", "ok"), ("network", "ok"), ("seal", "skipped")], None, OK, OK),
+            (&[("prolog", "skipped"), ("seal", "skipped")], None, OK, OK),
+            (&[("prolog", "failed"), ("seal", "ok")], None, FAULT, FAULT),
             (&[("prolog", "failed"), ("end", "ok")], None, FAULT, FAULT),
             (&[("prolog", "stopped"), ("end", "ok")], Some(100), OK, OK),
-            (&[("hooks", "ok"), ("work", "ok"), ("end", "ok")], Some(200), OK, OK),
-            (&[("hooks", "ok"), ("work", "ok"), ("end", "ok")], Some(300), OK, OK),
-            (&[("hooks", "ok"), ("work", "ok"), ("end", "ok")], Some(400), FAULT, FAULT),
-            (&[("hooks", "ok"), ("work", "failed"), ("end", "ok")], Some(700), FAULT, FAULT),
+            (&[("seal", "ok"), ("work", "ok"), ("end", "ok")], Some(200), OK, OK),
+            (&[("seal", "ok"), ("work", "ok"), ("end", "ok")], Some(300), OK, OK),
+            (&[("seal", "ok"), ("work", "ok"), ("end", "ok")], Some(400), FAULT, FAULT),
+            (&[("seal", "ok"), ("work", "failed"), ("end", "ok")], Some(700), FAULT, FAULT),
         ];
         for (phases, verdict, now, waited) in states {
             let phases: Vec<String> = phases.iter().map(|(name, outcome)| phase(name, outcome)).collect();
@@ -218,7 +236,7 @@ mod tests {
     fn a_wait_ends_when_the_boot_is_over() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("report.json");
-        let report = format!(r#"{{"phases": [{}], "verdict": null}}"#, phase("hooks", "ok"));
+        let report = format!(r#"{{"phases": [{}], "verdict": null}}"#, phase("seal", "ok"));
         let late = path.clone();
         let writer = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
