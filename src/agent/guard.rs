@@ -33,6 +33,7 @@ use crate::mounts;
 use crate::network::names::{self, WriteError};
 use crate::sys::process::{self, Child};
 use crate::sys::{mount, priority};
+use crate::text::count;
 
 /// For one look at the changes: they are bounded by the layer's memory, and read twice at most.
 const LOOKING: Duration = Duration::from_secs(60);
@@ -211,10 +212,6 @@ fn check(agent: &mut Agent) -> Result<Option<String>, Fault> {
         guard.fatal = true;
     }
     Err(fault)
-}
-
-fn count(number: u64, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 /// What is new since the last look, in the log and in the phase's report; put back if `revert`.

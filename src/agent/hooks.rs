@@ -14,6 +14,7 @@ use crate::clock::Deadline;
 use crate::context::medium::COPY;
 use crate::image::policy::{OnFailure, ScriptLimits};
 use crate::script::{CONTEXT_DIR, Script, Way};
+use crate::text::count;
 use crate::verdict::Verdict;
 
 /// In the image; who builds it, fills it.
@@ -55,9 +56,11 @@ pub fn due(agent: &Agent) -> Due {
             let ignored = if names.is_empty() { String::new() } else { format!("; ignored: {}", names.join(", ")) };
             Due::Skip(format!("no *.sh in {IN_IMAGE}, and none in {ON_CD} on a context CD{ignored}"))
         }
-        Ok(Found { hooks, of_image, .. }) => {
-            Due::Run(format!("{of_image} hooks in {IN_IMAGE}, {} in {ON_CD} on the context CD", hooks.len() - of_image))
-        }
+        Ok(Found { hooks, of_image, .. }) => Due::Run(format!(
+            "{} in {IN_IMAGE}, {} in {ON_CD} on the context CD",
+            count(of_image as u64, "hook"),
+            hooks.len() - of_image
+        )),
         Err(why) => Due::Run(why),
     }
 }
@@ -84,7 +87,7 @@ pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     let text = failed.iter().map(|verdict| verdict.text.as_str()).collect::<Vec<_>>().join("; ");
     match failed.into_iter().next() {
         Some(first) => Err(Fault::Failed(Verdict { text, ..first })),
-        None => Ok(Done::Next(format!("{} hooks ran", hooks.len()))),
+        None => Ok(Done::Next(count(hooks.len() as u64, "hook") + " ran")),
     }
 }
 

@@ -283,18 +283,13 @@ fn in_words(end: End, limits: Limits, used: Usage) -> String {
 fn note(report: &ScriptReport) -> String {
     let mut note = String::new();
     if report.output_dropped > 0 {
-        note += &format!(", {} of output dropped", counted(report.output_dropped, "byte"));
+        note += &format!(", {} of output dropped", crate::text::count(report.output_dropped, "byte"));
     }
     let left = &report.left_running;
     if !left.is_empty() {
-        note += &format!(", {} left running: {}", counted(left.len() as u64, "process"), left::listed(left));
+        note += &format!(", {} left running: {}", crate::text::count(left.len() as u64, "process"), left::listed(left));
     }
     note
-}
-
-fn counted(number: u64, what: &str) -> String {
-    let plural = if what.ends_with('s') { "es" } else { "s" };
-    format!("{number} {what}{}", if number == 1 { "" } else { plural })
 }
 
 /// Bytes that a script may have: what the policy says, but on a small machine never so much that the rest of it starves.

@@ -1,6 +1,6 @@
 //! The guest's program: PID 1 of a machine, and the command by which people inside look at it.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use ctxinit::status::{self, Options, StatusError};
@@ -80,7 +80,7 @@ fn parse() -> Result<Command, lexopt::Error> {
 }
 
 fn status(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
-    let mut options = Options { colour: colour(), ..Options::default() };
+    let mut options = Options { colour: ctxinit::text::in_colours(), ..Options::default() };
     while let Some(argument) = parser.next()? {
         match argument {
             Long("help") | Short('h') => return Ok(Command::Print(HELP.to_owned())),
@@ -106,9 +106,4 @@ fn explain(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
         }
     }
     Ok(Command::Explain(phase))
-}
-
-/// <https://no-color.org>: set and not empty.
-fn colour() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

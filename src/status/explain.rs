@@ -1,8 +1,8 @@
 //! Why each phase ran, was skipped or failed, in sentences.
 
 use super::view::View;
-use super::words::{bytes, count, duration, signature};
-use crate::text::printable;
+use super::words::{bytes, duration, signature};
+use crate::text::{count, printable};
 
 /// What there is to say of one phase.
 pub struct Explained<'a> {
@@ -40,7 +40,7 @@ pub fn phase<'a>(report: View<'_>, phase: View<'a>, next: Option<View<'_>>) -> E
     let spent = phase.at("spent");
     sentences.push(format!(
         "Meanwhile the whole machine made {} and used {} of CPU time.",
-        count(spent.number("forks"), "process", "processes"),
+        count(spent.number("forks"), "process"),
         duration(spent.number("cpu_ms"))
     ));
     let scripts = phase.list("scripts").map(script).collect();
@@ -98,7 +98,7 @@ fn script(script: View<'_>) -> Script<'_> {
     let mut sentences = vec![format!("It used {} of CPU time{memory}.", duration(script.number("cpu_ms")))];
     let left: Vec<String> = script.lines("left_running").map(printable).collect();
     if !left.is_empty() {
-        let what = count(left.len() as u64, "process", "processes");
+        let what = count(left.len() as u64, "process");
         sentences.push(format!("{what} still ran when it ended: {}.", left.join(", ")));
     }
     if script.number("output_dropped") > 0 {

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use super::view::View;
-use super::words::{self, bytes, count, duration};
-use crate::text::printable;
+use super::words::{self, bytes, duration};
+use crate::text::{count, printable};
 
 /// Escape codes, where they are wanted.
 #[derive(Clone, Copy)]
@@ -122,10 +122,10 @@ fn changes(phase: View<'_>, paint: Paint) -> Vec<String> {
     if all == 0 {
         return Vec::new();
     }
-    let mut line = format!("{INDENT}{}", count(all, "file changed", "files changed"));
+    let mut line = format!("{INDENT}{}", count(all, "file") + " changed");
     if bad > 0 {
         line += ", ";
-        line += &paint.paint(RED, count(bad, "violation", "violations"));
+        line += &paint.paint(RED, count(bad, "violation"));
     }
     let violation = |change: View<'_>| {
         let back = if change.flag("reverted") == Some(true) { ", put back" } else { "" };

@@ -1,7 +1,7 @@
 //! Amounts, and foreign text, as people read them.
 
 use super::view::View;
-use crate::text::printable;
+use crate::text::{count, printable};
 
 /// `35 ms`, `2.1 s`, `5 min 3 s`, `2 h 10 min`.
 pub fn duration(millis: u64) -> String {
@@ -23,13 +23,8 @@ pub fn bytes(bytes: u64) -> String {
     let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.into_iter().find(|(_, size)| bytes >= *size) {
         Some((unit, size)) => format!("{}.{} {unit}", bytes / size, bytes % size * 10 / size),
-        None => count(bytes, "byte", "bytes"),
+        None => count(bytes, "byte"),
     }
-}
-
-/// `1 change`, `2 changes`.
-pub fn count(number: u64, one: &str, more: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 /// What the code of a verdict says to a site.
@@ -69,7 +64,7 @@ pub fn medium(medium: View<'_>) -> String {
         "{} on /dev/{}{filesystem}, {}, {}",
         printable(medium.text("volume")),
         printable(medium.text("device")),
-        count(medium.number("files"), "file", "files"),
+        count(medium.number("files"), "file"),
         bytes(medium.number("bytes"))
     )
 }
@@ -94,10 +89,10 @@ pub fn log(report: View<'_>) -> Option<String> {
     let mut logging = report.list("phases").filter(|phase| phase.text("name") == "logging");
     // Nobody was to get them, so none is lost.
     if logging.any(|phase| phase.text("outcome") == "skipped") && delivered == 0 {
-        let records = count(undelivered, "record", "records");
+        let records = count(undelivered, "record");
         return log.exists().then(|| format!("no syslog server, {records} stayed in the machine"));
     }
-    log.exists().then(|| format!("{} delivered, {undelivered} not", count(delivered, "record", "records")))
+    log.exists().then(|| format!("{} delivered, {undelivered} not", count(delivered, "record")))
 }
 
 /// Whether the image is as it was, in one line; nothing as long as nobody has looked.
@@ -105,7 +100,7 @@ pub fn image_device(device: View<'_>) -> Option<String> {
     let name = printable(device.text("device"));
     let name = if name.is_empty() { "the image's device".to_owned() } else { format!("/dev/{name}") };
     let written = match device.maybe("sectors_written") {
-        Some(sectors) => format!(", {} written", count(sectors, "sector", "sectors")),
+        Some(sectors) => format!(", {} written", count(sectors, "sector")),
         None => String::new(),
     };
     let hash = match (device.text("sha256_before"), device.text("sha256_after")) {

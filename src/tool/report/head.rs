@@ -2,7 +2,8 @@
 
 use super::html::{Html, anchor, escape};
 use crate::status::View;
-use crate::status::words::{self, count};
+use crate::status::words;
+use crate::text::count;
 
 /// Why the machine ended.
 pub fn verdict(html: &mut Html, report: View<'_>) {
@@ -84,7 +85,7 @@ pub fn problems(html: &mut Html, report: View<'_>) {
         }
         let bad = phase.violations().count() as u64;
         if bad > 0 {
-            let what = count(bad, "change that the image does not allow", "changes that the image does not allow");
+            let what = count(bad, "change") + " that the image does not allow";
             let back = match phase.violations().filter(|change| change.flag("reverted") == Some(true)).count() {
                 0 => "not put back".to_owned(),
                 back => format!("{back} put back"),
@@ -94,7 +95,7 @@ pub fn problems(html: &mut Html, report: View<'_>) {
     }
     let bad = report.list("tokens").filter(|token| token.text("fate") != "completed").count() as u64;
     if bad > 0 {
-        let what = count(bad, "token", "tokens");
+        let what = count(bad, "token");
         items.add(format_args!("<li><strong>{what} not completed</strong>: <a href=\"#tokens\">tokens</a></li>\n"));
     }
     if report.at("image_device").flag("unchanged") == Some(false) {

@@ -6,7 +6,7 @@ mod page;
 mod picture;
 
 use std::fs;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::config::{self, ConfigError};
 use crate::status::{self, View};
+use crate::text;
 
 /// The newest format that is known here.
 const VERSION: u64 = 1;
@@ -77,9 +78,7 @@ pub fn run(options: &Options) -> Result<String, ReportError> {
         _ => return Err(ReportError::Other { path }),
     }
     let Some(output) = &options.output else {
-        // As ctxinit does it: https://no-color.org.
-        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        return Ok(status::summary(report, colour, true));
+        return Ok(status::summary(report, text::in_colours(), true));
     };
     let page = page::page(report);
     fs::write(output, &page).map_err(at(output))?;

@@ -8,7 +8,8 @@ use super::html::{Html, anchor, escape};
 use super::picture::pictures;
 use crate::status::View;
 use crate::status::explain;
-use crate::status::words::{bytes, count, duration};
+use crate::status::words::{bytes, duration};
+use crate::text::count;
 
 const STYLE: &str = include_str!("style.css");
 /// Tokens that are shown without being asked for.
@@ -140,7 +141,7 @@ fn tokens(html: &mut Html, report: View<'_>) {
         return;
     }
     let more = report.number("more_tokens");
-    let all = count(more.saturating_add(tokens.len() as u64), "token", "tokens");
+    let all = count(more.saturating_add(tokens.len() as u64), "token");
     let completed = tokens.iter().filter(|token| token.text("fate") == "completed").count();
     let more = if more > 0 { format!("; {more} more are not in the report") } else { String::new() };
     let open = if tokens.len() <= TOKENS_OPEN || completed < tokens.len() { " open" } else { "" };

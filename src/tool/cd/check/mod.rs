@@ -15,7 +15,6 @@ mod syntax;
 mod writes;
 
 use std::fs;
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 pub use self::secrets::is_secret;
@@ -69,7 +68,7 @@ pub fn check(options: &Check) -> Result<Outcome, CdError> {
     let text = if options.json {
         serde_json::to_string_pretty(&findings).unwrap_or_default()
     } else {
-        let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let coloured = crate::text::in_colours();
         format!("{}{}: {}", findings.lines(Level::Hint, coloured), tree.name, findings.summary())
     };
     Ok(Outcome { text, code: if passed { 0 } else { 3 }, ..Outcome::default() })

@@ -10,10 +10,12 @@ use crate::context::shell;
 use crate::context::signature::{SIGNATURE, SUMS, claimed_key, judge};
 use crate::context::site::{CdPath, Site};
 use crate::image::policy::{Demand, SITE_KEYS};
+use crate::text::count;
 
 pub fn medium(known: &Known<'_>) -> Result<Part, CdError> {
     let Known { tree, policy, settings, .. } = known;
-    let (count, bytes) = tree.files().fold((0, 0), |(count, bytes), (_, size)| (count + 1, bytes + size));
+    let (files, bytes) = tree.files().fold((0, 0), |(files, bytes), (_, size)| (files + 1, bytes + size));
+    let (files, bytes) = (count(files, "file"), count(bytes, "byte"));
     let mut lines = Vec::new();
     if let Some(volume) = &tree.volume {
         let names = match (volume.rock_ridge, volume.joliet) {
@@ -28,7 +30,7 @@ pub fn medium(known: &Known<'_>) -> Result<Part, CdError> {
         lines.push(format!("known as a context CD by {}, whatever its label and its drive", marks.join(", ")));
     }
     let limit = policy.medium.size_mb;
-    lines.push(format!("all of it, {count} files of {bytes} bytes, is copied to memory (at most {limit} MiB): {COPY}"));
+    lines.push(format!("all of it, {files} of {bytes}, is copied to memory (at most {limit} MiB): {COPY}"));
     let signature = signature(known)?;
     lines.push(signature.line);
     if let Some(site) = &settings.site {

@@ -17,7 +17,7 @@ use ctxinit::cgroup::Cgroup;
 use ctxinit::context::medium::COPY;
 use ctxinit::context::shell;
 use ctxinit::image::policy::ScriptLimits;
-use ctxinit::script::{self, CONTEXT_DIR, Running, Script, VARIABLES};
+use ctxinit::script::{self, CONTEXT_DIR, Script, VARIABLES};
 use ctxinit::sys::process::Exit;
 use ctxinit::{launch, mounts};
 use nix::sched::{CloneFlags, unshare};
