@@ -146,7 +146,6 @@ pub fn watch(agent: &mut Agent, run: impl FnOnce(&mut Agent) -> Result<Done, Fau
     if agent.guard.is_none() {
         return run(agent);
     }
-    take_own_mounts(agent);
     let result = run(agent);
     // What the end is about to tell need not be put back any more.
     if let Err(Fault::Stop) = result {
@@ -159,8 +158,9 @@ pub fn watch(agent: &mut Agent, run: impl FnOnce(&mut Agent) -> Result<Done, Fau
     }
 }
 
-/// Mounts that ctxinit made since the last look are the machine's; others are looked at with the next script's.
-fn take_own_mounts(agent: &mut Agent) {
+/// Mounts that ctxinit made since the last look are the machine's. Before anything of the site runs, and not later:
+/// what a daemon mounts at these places is not ctxinit's.
+pub fn take_own_mounts(agent: &mut Agent) {
     let (Some(guard), Ok(now)) = (&mut agent.guard, read_table()) else { return };
     for difference in table::differences(&guard.mounts, &now) {
         let mount = difference.mount;

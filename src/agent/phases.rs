@@ -18,7 +18,11 @@ pub const PHASES: &[Phase<Agent>] = &[
         due: medium::due,
         limit: |agent| secs(agent.policy.medium.wait_secs),
         on_failure: end,
-        run: medium::run,
+        run: |agent, deadline| {
+            let result = medium::run(agent, deadline);
+            guard::take_own_mounts(agent);
+            result
+        },
     },
     Phase {
         name: "prolog",

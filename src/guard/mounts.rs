@@ -18,7 +18,7 @@ const SYSTEM: &[&str] = &[
     "/sys/fs/pstore",
     "/sys/kernel/*",
 ];
-/// What ctxinit mounts while scripts are not running: the copy of the CD, job directories.
+/// What ctxinit mounts before the first script: the copy of the CD.
 const OWN: &[&str] = &["/run/ctxinit/", "/var/lib/hepix/context"];
 
 /// One line of `/proc/self/mountinfo`, as far as it says what is seen where.
@@ -76,7 +76,7 @@ impl Mount {
         identity(self) == identity(other)
     }
 
-    /// Whether ctxinit mounts it itself between scripts.
+    /// Whether ctxinit mounts it itself before the first script.
     pub fn is_own(&self) -> bool {
         Places::of(OWN).hold(self.point.as_bytes())
     }
