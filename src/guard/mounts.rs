@@ -109,13 +109,23 @@ pub fn differences(before: &[Mount], now: &[Mount]) -> Vec<Difference> {
 pub struct Owners<'a> {
     /// Where the site may mount.
     pub places: &'a Places,
-    /// Mounts of the machine itself.
+    /// Mounts of the machine itself, the one at "/" among them.
     pub machine: &'a [Mount],
     /// The image's device, `major:minor`.
     pub image: &'a str,
 }
 
 impl Owners<'_> {
+    /// Every mount is read-only or not on its own: what is seen through a second one is not sealed with the first.
+    fn shows_more_of_the_root(&self, difference: &Difference) -> bool {
+        let Difference { kind, mount, .. } = difference;
+        // The first of the table, as in [`super::holders`].
+        let root = self.machine.iter().find(|mount| mount.point == "/");
+        *kind != ChangeKind::Removed
+            && root.is_some_and(|root| root.device == mount.device)
+            && !self.places.hold(mount.root.as_bytes())
+    }
+
     /// Why a difference is not allowed; `None` if it is.
     pub fn violation(&self, difference: &Difference) -> Option<&'static str> {
         let Difference { mount, before, .. } = difference;
@@ -124,6 +134,8 @@ impl Owners<'_> {
             Some("the mount is the machine's")
         } else if mount.device == self.image {
             Some("it is the image's device")
+        } else if self.shows_more_of_the_root(difference) {
+            Some("a second view of the image")
         } else if mount.point.starts_with("/run/ctxinit") {
             Some("the place is ctxinit's")
         } else if self.places.hold(point) || Places::of(SYSTEM).hold(point) {
@@ -262,6 +274,18 @@ mod tests {
             (
                 "254:0 / /mnt ro - ext4 /dev/vda ro",
                 "!/mnt added (mount of ext4 (/dev/vda), ro): it is the image's device",
+            ),
+            (
+                "0:20 / /run/x rw - overlay overlay rw,lowerdir=/l,upperdir=/u,workdir=/w",
+                "!/run/x added (mount of overlay (overlay), rw): a second view of the image",
+            ),
+            (
+                "0:20 /usr /mnt/usr rw - overlay overlay rw,lowerdir=/l,upperdir=/u,workdir=/w",
+                "!/mnt/usr added (mount of overlay (overlay), its directory /usr, rw): a second view of the image",
+            ),
+            (
+                "0:20 /var/log /mnt/log rw - overlay overlay rw,lowerdir=/l,upperdir=/u,workdir=/w",
+                "/mnt/log added (mount of overlay (overlay), its directory /var/log, rw)",
             ),
             ("0:31 / / rw - tmpfs x rw", "!/ added (mount of tmpfs (x), rw): not in site_writable"),
         ];
