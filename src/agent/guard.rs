@@ -378,7 +378,11 @@ pub fn seal(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
             guard.machine.push(mount);
         }
     }
-    let Some(error) = busy else { return Ok(Done::Next("the image's directories are read-only".to_owned())) };
+    // What a daemon wrote between the last script's look and this.
+    let found = check(agent)?;
+    let and = |note: String| found.map_or(note.clone(), |found| format!("{note}; {found}"));
+    let Some(error) = busy else { return Ok(Done::Next(and("the image's directories are read-only".to_owned()))) };
+    let Some(guard) = &mut agent.guard else { return Ok(Done::Next(String::new())) };
 
     let holders = holders::of_root();
     let mut violations = 0;
@@ -402,7 +406,11 @@ pub fn seal(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     let why = format!("the image's directories stay open to root: {error}{}", who.unwrap_or_default());
     log::warn!("guard: {why}");
     // What a daemon may still do is looked at in the end; only an image that wants no violation at all ends here.
-    if on_violation == OnViolation::Refuse { Err(site_fault(format!("guard: {why}"))) } else { Ok(Done::Next(why)) }
+    if on_violation == OnViolation::Refuse {
+        Err(site_fault(format!("guard: {why}")))
+    } else {
+        Ok(Done::Next(and(why)))
+    }
 }
 
 /// The last look, and the report's summary. Nothing is put back any more: what was changed goes with the machine.
