@@ -442,17 +442,27 @@ pub fn conclude(agent: &mut Agent) {
         None => {}
     }
     if let Some(device) = &guard.device {
+        let mut why = None;
         let hashes = wanted.then(|| {
-            let first = guard.first_hash.take();
-            let before = first.and_then(|hashing| hashing.result(&mut agent.events, deadline));
+            let events = &mut agent.events;
+            let mut result = |hashing: Option<Hashing>| {
+                let hash = hashing.ok_or_else(|| "not started".to_owned());
+                let hash = hash.and_then(|hashing| hashing.result(events, deadline));
+                hash.map_err(|error| why = Some(error)).ok()
+            };
+            let before = result(guard.first_hash.take());
             // With nothing to compare it with, the second would only take time.
-            let second = before.as_ref().and_then(|_| Hashing::start(device, false));
-            [before, second.and_then(|hashing| hashing.result(&mut agent.events, deadline))]
+            let after = before.as_ref().and_then(|_| result(Hashing::start(device, false)));
+            [before, after]
         });
         let image = device.report(hashes);
-        let state = if image.unchanged { "unchanged" } else { "CHANGED" };
-        note += &format!("; image device {} {state}: {} written", image.device, count(image.sectors_written, "sector"));
-        if !image.unchanged {
+        let sectors = count(image.sectors_written, "sector");
+        note += &format!("; image device {} {}: {sectors} written", image.device, image.state());
+        if let Some(why) = why {
+            log::error!("guard: the image's device is not hashed: {why}");
+            note += &format!(", no hash: {why}");
+        }
+        if image.is_suspect() {
             log::error!("guard: the image's device {} is not what it was", image.device);
         }
         agent.report.image_device = Some(image);
@@ -495,7 +505,7 @@ impl Hashing {
     }
 
     /// Its answer, waited for.
-    fn result(mut self, events: &mut Events, deadline: Deadline) -> Option<String> {
+    fn result(mut self, events: &mut Events, deadline: Deadline) -> Result<String, String> {
         let hash = loop {
             match self.channel.try_recv::<Result<String, String>>() {
                 Ok(Some((hash, _))) => break hash,
@@ -507,6 +517,6 @@ impl Hashing {
             }
         };
         events.bury(&self.child);
-        hash.map_err(|error| log::error!("guard: the image's device: {error}")).ok()
+        hash
     }
 }

@@ -16,14 +16,50 @@ use crate::sys::block;
 pub struct ImageDevice {
     /// Kernel name, `vda`.
     pub device: String,
-    /// By anybody in this machine since before the image was mounted, 512 bytes each.
+    /// Written or discarded by anybody in this machine since before the image was mounted, 512 bytes each.
     pub sectors_written: u64,
     /// Of the whole device when the machine started, hexadecimal; only if the policy wants it.
     pub sha256_before: Option<String>,
     /// The same at the end.
     pub sha256_after: Option<String>,
-    /// Nothing was written, it is the same device, and if hashes are wanted, both are there and equal.
+    /// No write was counted, and it is the same device.
+    #[serde(skip)]
+    pub no_write: bool,
+    /// What the hashes say.
+    pub hashes: Hashes,
+    /// No write was counted, it is the same device, and if hashes are wanted, both are there and equal.
     pub unchanged: bool,
+}
+
+/// What two hashes of the device say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hashes {
+    /// The policy does not want any.
+    Off,
+    /// It holds what it held.
+    Equal,
+    /// It does not.
+    Different,
+    /// One of them was not made, so nobody knows.
+    Unknown,
+}
+
+impl ImageDevice {
+    /// What is known of it, in two or three words.
+    pub fn state(&self) -> &'static str {
+        match (self.unchanged, self.hashes) {
+            (true, Hashes::Off) => "no write counted",
+            (true, _) => "unchanged",
+            (false, Hashes::Unknown) if self.no_write => "no write counted, but not hashed",
+            (false, _) => "CHANGED",
+        }
+    }
+
+    /// Whether there is a reason to think that it is not what it was.
+    pub fn is_suspect(&self) -> bool {
+        !(self.unchanged || self.hashes == Hashes::Unknown && self.no_write)
+    }
 }
 
 /// The device, from before the image is mounted.
@@ -82,10 +118,17 @@ impl Device {
     /// What the report says; `hashes` are before and after, if they are wanted.
     pub fn report(&self, hashes: Option<[Option<String>; 2]>) -> ImageDevice {
         let sectors_written = self.sectors_written();
-        let same = hashes.as_ref().is_none_or(|[before, after]| before.is_some() && before == after);
-        let unchanged = same && sectors_written == 0 && sequence(&self.name) == self.sequence;
+        let no_write = sectors_written == 0 && sequence(&self.name) == self.sequence;
+        let compared = match &hashes {
+            None => Hashes::Off,
+            Some([Some(before), Some(after)]) if before == after => Hashes::Equal,
+            Some([Some(_), Some(_)]) => Hashes::Different,
+            Some(_) => Hashes::Unknown,
+        };
+        let unchanged = no_write && matches!(compared, Hashes::Off | Hashes::Equal);
         let [sha256_before, sha256_after] = hashes.unwrap_or_default();
-        ImageDevice { device: self.name.clone(), sectors_written, sha256_before, sha256_after, unchanged }
+        let device = self.name.clone();
+        ImageDevice { device, sectors_written, sha256_before, sha256_after, no_write, hashes: compared, unchanged }
     }
 }
 
@@ -117,9 +160,10 @@ fn around(disk: u64, partitions: u64) -> u64 {
     disk.saturating_sub(partitions)
 }
 
-/// kernel: block/stat.rst, the seventh number.
+/// kernel: block/stat.rst, the seventh number; and, since 4.19, the fourteenth: what is discarded is lost as well.
 fn sectors(stat: &str) -> Option<u64> {
-    stat.split_whitespace().nth(6)?.parse().ok()
+    let number = |at| stat.split_whitespace().nth(at).map(|number| number.parse::<u64>().ok());
+    number(6)??.checked_add(number(13).unwrap_or(Some(0))?)
 }
 
 #[cfg(test)]
@@ -127,11 +171,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_seventh_number_counts() {
+    fn a_hash_that_was_not_made_is_no_change() {
+        let device = |no_write: bool, hashes| ImageDevice {
+            device: "vda".to_owned(),
+            sectors_written: u64::from(!no_write),
+            sha256_before: None,
+            sha256_after: None,
+            no_write,
+            hashes,
+            unchanged: no_write && matches!(hashes, Hashes::Off | Hashes::Equal),
+        };
+        for (no_write, hashes, state) in [
+            (true, Hashes::Off, "no write counted"),
+            (true, Hashes::Equal, "unchanged"),
+            (true, Hashes::Unknown, "no write counted, but not hashed"),
+            (true, Hashes::Different, "CHANGED"),
+            (false, Hashes::Off, "CHANGED"),
+            (false, Hashes::Equal, "CHANGED"),
+            (false, Hashes::Unknown, "CHANGED"),
+        ] {
+            let device = device(no_write, hashes);
+            assert_eq!((device.state(), device.is_suspect()), (state, state == "CHANGED"));
+        }
+    }
+
+    #[test]
+    fn what_is_written_and_what_is_discarded_counts() {
         let stat =
             "     471        3    28218       60        9        1       72        5        0       68       65\n";
         assert_eq!(sectors(stat), Some(72));
         assert_eq!(sectors("1 2 3"), None);
+        let discarded = " 471 3 28218 60 9 1 72 5 0 68 65 2 0 2048 1 4 3\n";
+        assert_eq!(sectors(discarded), Some(72 + 2048));
         assert_eq!((around(72, 70), around(0, 0)), (2, 0));
     }
 }

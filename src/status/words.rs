@@ -108,7 +108,13 @@ pub fn image_device(device: View<'_>) -> Option<String> {
         (before, after) if before == after => ", its hash at the end is that of the start",
         _ => ", its hash at the end is another one",
     };
-    Some(format!("{name} is {}{written}{hash}", if device.flag("unchanged")? { "unchanged" } else { "CHANGED" }))
+    let state = match (device.flag("unchanged")?, device.text("hashes")) {
+        (true, "off") => "as it was as far as writes are counted",
+        (true, _) => "unchanged",
+        (false, "unknown") if device.maybe("sectors_written") == Some(0) => "not known to be unchanged",
+        (false, _) => "CHANGED",
+    };
+    Some(format!("{name} is {state}{written}{hash}"))
 }
 
 #[cfg(test)]
@@ -166,5 +172,13 @@ mod tests {
         let changed = json!({"sectors_written": 1, "unchanged": false});
         assert_eq!(tell(changed).as_deref(), Some("the image's device is CHANGED, 1 sector written"));
         assert_eq!(tell(json!({"device": "vda", "unchanged": null})), None);
+        let state = |hashes, sectors, unchanged| {
+            tell(json!({"device": "vda", "sectors_written": sectors, "hashes": hashes, "unchanged": unchanged}))
+                .unwrap()
+        };
+        assert!(state("off", 0, true).starts_with("/dev/vda is as it was as far as writes are counted, 0 sectors"));
+        assert!(state("unknown", 0, false).starts_with("/dev/vda is not known to be unchanged, 0 sectors"));
+        assert!(state("unknown", 1, false).starts_with("/dev/vda is CHANGED, 1 sector"));
+        assert!(state("different", 0, false).starts_with("/dev/vda is CHANGED, 0 sectors"));
     }
 }

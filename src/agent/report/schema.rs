@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::context::medium::{Finding, Kind, Medium, Seen};
 use crate::context::signature::{Judgement, State};
-use crate::guard::device::ImageDevice;
+use crate::guard::device::{Hashes, ImageDevice};
 use crate::guard::policy::OnViolation;
 use crate::guard::{Change, ChangeKind};
 
@@ -105,6 +105,8 @@ fn full() -> Report {
             sectors_written: 0,
             sha256_before: Some("ab".repeat(32)),
             sha256_after: Some("ab".repeat(32)),
+            no_write: true,
+            hashes: Hashes::Equal,
             unchanged: true,
         }),
         guard: Some(GuardReport {

@@ -98,8 +98,11 @@ pub fn problems(html: &mut Html, report: View<'_>) {
         let what = count(bad, "token");
         items.add(format_args!("<li><strong>{what} not completed</strong>: <a href=\"#tokens\">tokens</a></li>\n"));
     }
-    if report.at("image_device").flag("unchanged") == Some(false) {
-        items.add("<li><strong>The image's disk was changed</strong></li>\n");
+    let device = report.at("image_device");
+    if device.flag("unchanged") == Some(false) {
+        let unknown = device.text("hashes") == "unknown" && device.maybe("sectors_written") == Some(0);
+        let what = if unknown { "is not known to be unchanged" } else { "was changed" };
+        items.add(format_args!("<li><strong>The image's disk {what}</strong></li>\n"));
     }
     let items = items.to_string();
     if !items.is_empty() {
