@@ -296,11 +296,12 @@ fn look_at_files(agent: &mut Agent, revert: bool, deadline: Deadline, look: &mut
         Some(Err(why)) => return Err(site_fault(format!("guard: the changes cannot be looked at: {why}"))),
         None => return Err(site_fault("guard: the changes could not be looked at in time")),
     };
-    let Audit { changes, more, violations, left, first_left, differing } = found;
+    let Audit { changes, more, violations, first, left, first_left, differing } = found;
     guard.totals.files = differing;
     guard.totals.violations += violations;
     look.violations += violations;
     look.leave(left, first_left);
+    look.first = look.first.take().or(first);
     for change in changes {
         if !change.reverted {
             guard.known.insert(change.path.clone(), change.clone());

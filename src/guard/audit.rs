@@ -15,6 +15,8 @@ use super::restore::restore;
 const TOLD: usize = 500;
 /// Bytes of their paths and words.
 const TOLD_BYTES: usize = 48 * 1024;
+/// Characters of one path, and of one's words: a name has 255 at most, and a long one is told from others by these.
+const TOLD_CHARS: usize = 300;
 
 /// By path, what earlier audits have told.
 pub type Known = BTreeMap<String, Change>;
@@ -28,6 +30,8 @@ pub struct Audit {
     pub more: u64,
     /// New violations, told or not.
     pub violations: u64,
+    /// The first of them, as a line.
+    pub first: Option<String>,
     /// How many of these could not be put back, and the first of them. Counted where the policy puts back.
     pub left: u64,
     /// The first of those, as a line.
@@ -71,6 +75,15 @@ pub fn audit(layers: &Layers, places: &Places, own: &Places, known: &Known, reve
     Ok(audit)
 }
 
+/// No longer than is good for a report, and with a mark where something is left out.
+fn cut(text: &mut String) {
+    if let Some((at, _)) = text.char_indices().nth(TOLD_CHARS) {
+        let left_out = text.len() - at;
+        text.truncate(at);
+        *text += &format!("... ({left_out} more bytes)");
+    }
+}
+
 fn change(difference: &Difference, places: &Places, own: &Places) -> Change {
     let path = [b"/", difference.path.as_os_str().as_encoded_bytes()].concat();
     let Difference { kind, now, what, sha256, fault, .. } = difference;
@@ -88,15 +101,24 @@ fn change(difference: &Difference, places: &Places, own: &Places) -> Change {
 
 impl Audit {
     fn tell(&mut self, mut new: Vec<Change>) {
-        self.violations = new.iter().filter(|change| change.violation.is_some()).count() as u64;
         let all = new.len();
+        for change in &mut new {
+            cut(&mut change.path);
+            cut(&mut change.what);
+        }
+        let violations = || new.iter().filter(|change| change.violation.is_some());
+        self.violations = violations().count() as u64;
+        self.first = violations().next().map(ToString::to_string);
         // A stable sort: by path among those that are allowed, and among those that are not.
         new.sort_by_key(|change| change.violation.is_none());
         let mut bytes = 0;
         new.truncate(TOLD);
         new.retain(|change| {
-            bytes += change.path.len() + change.what.len() + change.violation.as_ref().map_or(0, String::len);
-            bytes <= TOLD_BYTES
+            let of_this = change.path.len() + change.what.len() + change.violation.as_ref().map_or(0, String::len);
+            // One that is too long keeps no other out.
+            let fits = bytes + of_this <= TOLD_BYTES;
+            bytes += if fits { of_this } else { 0 };
+            fits
         });
         self.more = (all - new.len()) as u64;
         new.sort_by(|one, other| one.path.cmp(&other.path));
@@ -129,7 +151,12 @@ mod tests {
 
         let long = Change { path: "/".repeat(TOLD_BYTES), ..change(0, true) };
         audit.tell(vec![long.clone(), change(1, true)]);
-        assert_eq!((audit.changes.len(), audit.more), (0, 2));
+        assert_eq!((audit.changes.len(), audit.more), (2, 0));
+        assert!(audit.changes.iter().any(|change| change.path.ends_with("/... (48852 more bytes)")));
+        assert!(audit.first.take().unwrap().len() < 1000);
+        let fault = Change { violation: Some("x".repeat(TOLD_BYTES)), ..change(0, true) };
+        audit.tell(vec![fault, change(1, true)]);
+        assert_eq!((audit.changes.len(), audit.more), (1, 1));
         let json =
             serde_json::to_vec(&vec![Change { path: "\"".repeat(4000), sha256: Some("0".repeat(64)), ..long }; 12]);
         assert!(json.unwrap().len() < 256 * 1024);
