@@ -263,6 +263,8 @@ fn directory(layers: &Layers, path: &Path, found: &mut Vec<Difference>, pending:
     let open = |tree: &Tree| tree.directory(path);
     let (Some(lower), Some(upper), Some(merged)) = (open(&layers.lower)?, open(&layers.upper)?, open(&layers.merged)?)
     else {
+        // It was a directory in all three a moment ago.
+        found.push(Difference::moving(path.to_owned()));
         return Ok(());
     };
     let (of_image, of_upper, now) = (tree::names(&lower)?, tree::names(&upper)?, tree::names(&merged)?);
@@ -283,7 +285,7 @@ fn directory(layers: &Layers, path: &Path, found: &mut Vec<Difference>, pending:
                 }
                 Ok(Pair::Other(Some(difference))) => with_all_below(&layers.merged, difference, found),
                 Ok(Pair::Other(None)) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => found.push(Difference::moving(path.join(name))),
                 Err(error) => found.push(Difference::unknown(path.join(name), &error)),
             }
         }
@@ -377,6 +379,11 @@ impl Difference {
         Self { path, kind, now: None, what: String::new(), sha256: None, fault: None }
     }
 
+    /// What it is by now is seen with the next look; where it lies tells whether it may change.
+    fn moving(path: PathBuf) -> Self {
+        Self { what: "changed while it was looked at".to_owned(), ..Self::new(path, ChangeKind::Changed) }
+    }
+
     fn unknown(path: PathBuf, error: &io::Error) -> Self {
         let fault = Some(format!("cannot be looked at: {error}"));
         Self { fault, ..Self::new(path, ChangeKind::Changed) }
@@ -384,5 +391,26 @@ impl Difference {
 
     fn is_directory(&self) -> bool {
         self.now.as_ref().is_some_and(|now| now.kind == Kind::Directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_vanishes_under_the_look_is_a_difference() {
+        let place = tempfile::tempdir().unwrap();
+        let tree = |name: &str| {
+            fs::create_dir(place.path().join(name)).unwrap();
+            Tree::new(File::open(place.path().join(name)).unwrap().into())
+        };
+        let layers = Layers { lower: tree("lower"), upper: tree("upper"), merged: tree("merged") };
+        fs::create_dir(place.path().join("lower/usr")).unwrap();
+        let mut found = Vec::new();
+        directory(&layers, Path::new("usr"), &mut found, &mut Vec::new()).unwrap();
+        assert_eq!((found.len(), found[0].what.as_str()), (1, "changed while it was looked at"));
     }
 }

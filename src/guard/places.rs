@@ -12,6 +12,7 @@ const DEFAULT: &[&str] = &[
     "/var/lib/hepix/",
     "/etc/contextdone",
     "/var/lock/",
+    "/var/run/",
     "/tmp/",
     "/var/tmp/",
     // What the machine is and how long it may live (HSF-TN-2016-02, Vac): told to the payload.

@@ -50,8 +50,13 @@ pub fn violation(places: &Places, own: &Places, path: &[u8], kind: ChangeKind, n
     if let Some((_, why)) = NEVER.iter().find(|(never, _)| at_or_below(never)) {
         return Some((*why).to_owned());
     }
-    let on_the_way =
-        kind == ChangeKind::Added && now.is_some_and(|now| now.kind == Kind::Directory) && places.lead_through(path);
+    let directory = now.is_some_and(|now| now.kind == Kind::Directory);
+    // Whoever replaces /etc replaces what nobody may.
+    let is_above = |never: &str| never.as_bytes().strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"));
+    if let Some((_, why)) = NEVER.iter().find(|(never, _)| !directory && is_above(never)) {
+        return Some((*why).to_owned());
+    }
+    let on_the_way = kind == ChangeKind::Added && directory && (places.lead_through(path) || own.lead_through(path));
     if on_the_way || places.hold(path) || own.hold(path) { None } else { Some("not in site_writable".to_owned()) }
 }
 
@@ -117,6 +122,25 @@ mod tests {
         assert_eq!(why("/etc/ctxinit/image.json").unwrap(), "the policy is the image's");
         assert_eq!(why("/usr/sbin/ctxinit").unwrap(), "it is ctxinit itself");
         assert_eq!(why("/etc/ctxinit.d/x"), None);
+        // Nor what they lie in, but as a directory it may change.
+        let of =
+            |kind, now: Option<Kind>| violation(&all, &Places::own(), b"/etc", kind, now.map(Facts::nothing).as_ref());
+        assert!(of(ChangeKind::Removed, None).is_some());
+        assert!(of(ChangeKind::Changed, Some(Kind::Link)).is_some());
+        assert_eq!(of(ChangeKind::Changed, Some(Kind::Directory)), None);
+        assert_eq!(why("/etc/ctxini"), None);
+    }
+
+    /// An image without /var, whose list does not have it either: ctxinit itself makes /var/lib/hepix.
+    #[test]
+    fn the_way_to_own_places_is_allowed() {
+        let motd = Places::try_from(vec!["/etc/motd".to_owned()]).unwrap();
+        let why = |path: &str| {
+            let directory = Facts::nothing(Kind::Directory);
+            violation(&motd, &Places::own(), path.as_bytes(), ChangeKind::Added, Some(&directory))
+        };
+        assert_eq!((why("/var"), why("/var/lib"), why("/var/lib/hepix")), (None, None, None));
+        assert!(why("/var/log").is_some());
     }
 
     #[test]
