@@ -69,7 +69,7 @@ impl Lab {
         }
         let tree = |path: &str| Tree::new(File::open(path).unwrap().into());
         let layers = Layers { lower: tree(&at("lower")), upper: tree(&upper), merged: tree(&at("merged")) };
-        Some(Self { place, layers, known: Known::new() })
+        Some(Self { place, layers, known: Known::default() })
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -81,9 +81,11 @@ impl Lab {
     }
 
     fn look(&mut self, revert: bool) -> Audit {
-        let audit = audit(&self.layers, &Places::default(), &Places::own(false), &self.known, revert).unwrap();
-        let stands = audit.changes.iter().filter(|change| !change.reverted);
-        self.known.extend(stands.map(|change| (change.path.clone(), change.clone())));
+        let (audit, known) = audit(&self.layers, &Places::default(), &Places::own(false), &self.known, revert).unwrap();
+        // As from one process to the next.
+        let mut file = Vec::new();
+        known.write(&mut file).unwrap();
+        self.known = Known::read(file.as_slice()).unwrap();
         audit
     }
 
@@ -188,6 +190,26 @@ fn every_kind_of_change_is_found() {
     expected.insert("etc/hosts".into(), lab.picture(&lab.path(""))[Path::new("etc/hosts")].clone());
     lab.look(true);
     assert_eq!(lab.picture(&lab.path("")), expected);
+}
+
+/// A report has room for 500; the next look tells what came since, and not the others.
+#[test]
+fn more_changes_than_a_report_has_room_for_are_counted_once() {
+    let Some(mut lab) = Lab::new() else { return };
+    for number in 0..700 {
+        fs::write(lab.path(&format!("usr/bin/{number}")), "").unwrap();
+    }
+    let audit = lab.look(false);
+    assert_eq!((audit.changes.len(), audit.more, audit.violations, audit.reverted), (500, 200, 700, 0));
+    fs::write(lab.path("usr/bin/699"), "changed").unwrap();
+    let audit = lab.look(false);
+    assert_eq!((audit.changes.len(), audit.more, audit.violations), (1, 0, 1));
+    fs::write(lab.path("usr/bin/late"), "").unwrap();
+    let audit = lab.look(true);
+    // What stood before is put back as well, though it is nothing new.
+    assert_eq!((audit.violations, audit.reverted, audit.left, audit.differing), (701, 701, 0, 0));
+    fs::write(lab.path("usr/bin/0"), "").unwrap();
+    assert_eq!(lab.look(false).violations, 1);
 }
 
 /// Hashed to its end, each of these would take hours.

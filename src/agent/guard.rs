@@ -1,7 +1,8 @@
 //! The guard's part in the life of a machine: armed before the first script, asked after each, and once more at the
 //! end. What is slow, or walks what scripts made, runs in a child.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Seek};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::mount::MsFlags;
 use nix::poll::PollFlags;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::Agent;
 use super::channel::Channel;
@@ -47,8 +49,8 @@ const WRITERS: Duration = Duration::from_secs(1);
 pub struct Guard {
     lower: Tree,
     upper: Tree,
-    /// Changes that the report has told of.
-    known: Known,
+    /// Changes that earlier looks have found, in memory, as the children that look have to have it.
+    known: File,
     /// As last seen.
     mounts: Table,
     /// Those that no script may touch.
@@ -106,7 +108,7 @@ pub fn arm(agent: &mut Agent) -> Result<(), String> {
     agent.guard = Some(Guard {
         lower: Tree::new(layers.lower),
         upper: Tree::new(layers.upper),
-        known: Known::new(),
+        known: memory()?,
         machine: mounts.clone(),
         mounts,
         image,
@@ -119,6 +121,12 @@ pub fn arm(agent: &mut Agent) -> Result<(), String> {
         fatal: false,
     });
     Ok(())
+}
+
+/// A file that is nowhere: for what is too much for a message between processes.
+fn memory() -> Result<File, String> {
+    let made = memfd_create(c"guard", MFdFlags::MFD_CLOEXEC);
+    made.map(File::from).map_err(|errno| format!("a file in memory: {errno}"))
 }
 
 /// Directories where daemons of the site keep what they write: mounts of their own, as "/" will be read-only.
@@ -281,6 +289,8 @@ fn look_at_files(agent: &mut Agent, revert: bool, deadline: Deadline, look: &mut
     let Some(guard) = &mut agent.guard else { return Ok(()) };
     let places = &agent.policy.guard.site_writable;
     let own = Places::own(agent.policy.accounts.root_ssh_keys);
+    // Another one each time: a look that is stopped half way leaves what was known.
+    let next = memory().map_err(|error| site_fault(format!("guard: {error}")))?;
     let looked = roles::ask(&mut agent.events, deadline, || {
         if let Some(device) = &guard.device {
             device.flush();
@@ -289,23 +299,31 @@ fn look_at_files(agent: &mut Agent, revert: bool, deadline: Deadline, look: &mut
         // The child's own copies of the descriptors.
         let clone = |tree: &Tree| tree.try_clone().map_err(|error| error.to_string());
         let layers = Layers { lower: clone(&guard.lower)?, upper: clone(&guard.upper)?, merged };
-        audit(&layers, places, &own, &guard.known, revert).map_err(|error| error.to_string())
+        let mut known = &guard.known;
+        let mut look = || -> io::Result<Audit> {
+            known.rewind()?;
+            let (audit, known) = audit(&layers, places, &own, &Known::read(known)?, revert)?;
+            known.write(&next)?;
+            Ok(audit)
+        };
+        look().map_err(|error| error.to_string())
     })?;
     let found = match looked {
         Some(Ok(found)) => found,
         Some(Err(why)) => return Err(site_fault(format!("guard: the changes cannot be looked at: {why}"))),
         None => return Err(site_fault("guard: the changes could not be looked at in time")),
     };
-    let Audit { changes, more, violations, first, left, first_left, differing } = found;
+    let Audit { changes, more, violations, reverted, first, left, first_left, differing } = found;
     guard.totals.files = differing;
+    guard.known = next;
     guard.totals.violations += violations;
+    // Those that are told are counted one by one.
+    let told = changes.iter().filter(|change| change.reverted).count() as u64;
+    guard.totals.reverted += reverted.saturating_sub(told);
     look.violations += violations;
     look.leave(left, first_left);
     look.first = look.first.take().or(first);
     for change in changes {
-        if !change.reverted {
-            guard.known.insert(change.path.clone(), change.clone());
-        }
         look.take(&mut agent.details.changes, &mut guard.totals, change);
     }
     if more > 0 {

@@ -1,7 +1,7 @@
 //! One look at what was changed: found, judged, put back where the policy says so, and told in bounded space.
 
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +18,43 @@ const TOLD_BYTES: usize = 48 * 1024;
 /// Characters of one path, and of one's words: a name has 255 at most, and a long one is told from others by these.
 const TOLD_CHARS: usize = 300;
 
-/// By path, what earlier audits have told.
-pub type Known = BTreeMap<String, Change>;
+/// What earlier audits have found and what still stands, told or not: a hash of each, as there may be very many.
+#[derive(Debug, Default)]
+pub struct Known(BTreeSet<Digest>);
+
+/// Half a SHA-256: nobody makes two changes that share it.
+type Digest = [u8; 16];
+
+impl Known {
+    /// Reads what [`Known::write`] wrote.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub fn read(mut file: impl Read) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let (digests, _) = bytes.as_chunks();
+        Ok(Self(digests.iter().copied().collect()))
+    }
+
+    /// Writes it for another process.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub fn write(&self, mut file: impl Write) -> io::Result<()> {
+        file.write_all(&self.0.iter().flatten().copied().collect::<Vec<u8>>())
+    }
+}
+
+fn digest(difference: &Difference, change: &Change) -> Digest {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    let words = format!("\0{change} {} {:?}", change.size, change.sha256);
+    hash.update(difference.path.as_os_str().as_encoded_bytes());
+    hash.update(words.as_bytes());
+    let mut digest = Digest::default();
+    digest.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    digest
+}
 
 /// What an audit found.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -30,6 +65,8 @@ pub struct Audit {
     pub more: u64,
     /// New violations, told or not.
     pub violations: u64,
+    /// New changes that were put back, told or not.
+    pub reverted: u64,
     /// The first of them, as a line.
     pub first: Option<String>,
     /// How many of these could not be put back, and the first of them. Counted where the policy puts back.
@@ -40,11 +77,18 @@ pub struct Audit {
     pub differing: u64,
 }
 
-/// Looks, and puts violations back if `revert`. The site may change `places`, and ctxinit has changed `own`.
+/// Looks, and puts violations back if `revert`. The site may change `places`, and ctxinit has changed `own`. With it
+/// comes what the next audit has to know.
 ///
 /// # Errors
 /// A root that cannot be read.
-pub fn audit(layers: &Layers, places: &Places, own: &Places, known: &Known, revert: bool) -> io::Result<Audit> {
+pub fn audit(
+    layers: &Layers,
+    places: &Places,
+    own: &Places,
+    known: &Known,
+    revert: bool,
+) -> io::Result<(Audit, Known)> {
     let judged = || -> io::Result<Vec<(Difference, Change)>> {
         let found = compare::differences(layers)?;
         Ok(found
@@ -56,6 +100,7 @@ pub fn audit(layers: &Layers, places: &Places, own: &Places, known: &Known, reve
             .collect())
     };
     let mut found = judged()?;
+    let digests: Vec<Digest> = found.iter().map(|(difference, change)| digest(difference, change)).collect();
     let mut audit = Audit { differing: found.len() as u64, ..Audit::default() };
     let violations: Vec<&Difference> =
         found.iter().filter(|(_, change)| change.violation.is_some()).map(|(difference, _)| difference).collect();
@@ -70,9 +115,19 @@ pub fn audit(layers: &Layers, places: &Places, own: &Places, known: &Known, reve
             change.reverted = !after.contains_key(&difference.path);
         }
     }
-    let new = found.into_iter().map(|(_, change)| change).filter(|change| known.get(&change.path) != Some(change));
-    audit.tell(new.collect());
-    Ok(audit)
+    let found = found.into_iter().map(|(_, change)| change).zip(digests);
+    let mut next = Known::default();
+    let mut new = Vec::new();
+    for (change, digest) in found {
+        if !change.reverted {
+            next.0.insert(digest);
+        }
+        if change.reverted || !known.0.contains(&digest) {
+            new.push(change);
+        }
+    }
+    audit.tell(new);
+    Ok((audit, next))
 }
 
 /// No longer than is good for a report, and with a mark where something is left out.
@@ -102,6 +157,7 @@ fn change(difference: &Difference, places: &Places, own: &Places) -> Change {
 impl Audit {
     fn tell(&mut self, mut new: Vec<Change>) {
         let all = new.len();
+        self.reverted = new.iter().filter(|change| change.reverted).count() as u64;
         for change in &mut new {
             cut(&mut change.path);
             cut(&mut change.what);

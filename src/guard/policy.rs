@@ -123,8 +123,9 @@ mod tests {
         assert_eq!(why("/usr/sbin/ctxinit").unwrap(), "it is ctxinit itself");
         assert_eq!(why("/etc/ctxinit.d/x"), None);
         // Nor what they lie in, but as a directory it may change.
-        let of =
-            |kind, now: Option<Kind>| violation(&all, &Places::own(), b"/etc", kind, now.map(Facts::nothing).as_ref());
+        let of = |kind, now: Option<Kind>| {
+            violation(&all, &Places::own(false), b"/etc", kind, now.map(Facts::nothing).as_ref())
+        };
         assert!(of(ChangeKind::Removed, None).is_some());
         assert!(of(ChangeKind::Changed, Some(Kind::Link)).is_some());
         assert_eq!(of(ChangeKind::Changed, Some(Kind::Directory)), None);
@@ -137,7 +138,7 @@ mod tests {
         let motd = Places::try_from(vec!["/etc/motd".to_owned()]).unwrap();
         let why = |path: &str| {
             let directory = Facts::nothing(Kind::Directory);
-            violation(&motd, &Places::own(), path.as_bytes(), ChangeKind::Added, Some(&directory))
+            violation(&motd, &Places::own(false), path.as_bytes(), ChangeKind::Added, Some(&directory))
         };
         assert_eq!((why("/var"), why("/var/lib"), why("/var/lib/hepix")), (None, None, None));
         assert!(why("/var/log").is_some());
