@@ -136,7 +136,7 @@ fn keep_state_apart(agent: &Agent) {
     for path in agent.policy.guard.site_writable.of_state().into_iter().filter(is_new) {
         // A link is not followed: the place that it points to was not meant.
         let real = fs::canonicalize(&path).is_ok_and(|real| real == Path::new(&path) && real.is_dir());
-        if let (true, Err(error)) = (real, mounts::keep_apart(&path)) {
+        if real && let Err(error) = mounts::keep_apart(&path) {
             log::warn!("guard: {path} will be read-only after the epilog: {error}");
         }
     }
