@@ -8,59 +8,39 @@ use std::path::Path;
 
 use ring::digest::{Context, SHA256};
 
+use super::tree::{Entry, Kind, list};
 use super::{CdError, at};
 use crate::context::signature::{Hash, NOT_A_FILE};
 
 /// Copies what is in `from` into `to`, which is there and empty. Links are copied as links.
 pub fn copy(from: &Path, to: &Path) -> Result<(), CdError> {
-    for entry in fs::read_dir(from).map_err(at(from))? {
-        let entry = entry.map_err(at(from))?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().map_err(at(&source))?;
-        if kind.is_dir() {
-            fs::create_dir(&target).map_err(at(&target))?;
-            copy(&source, &target)?;
-        } else if kind.is_symlink() {
-            let aim = fs::read_link(&source).map_err(at(&source))?;
-            symlink(aim, &target).map_err(at(&target))?;
-        } else if kind.is_file() {
-            fs::copy(&source, &target).map_err(at(&source))?;
-        } else {
-            return Err(CdError::Special(source));
+    for Entry { place, kind, .. } in list(from)? {
+        let (source, target) = (from.join(&place), to.join(&place));
+        match kind {
+            Kind::Directory => fs::create_dir(&target).map_err(at(&target))?,
+            Kind::Link(aim) => symlink(aim, &target).map_err(at(&target))?,
+            Kind::File(_) => fs::copy(&source, &target).map(drop).map_err(at(&source))?,
+            Kind::Special => return Err(CdError::Special(source)),
         }
     }
     Ok(())
 }
 
-/// The hashes of everything in `dir`, for [`crate::context::signature::judge`].
+/// The hashes of everything in `dir`, for [`crate::context::signature::judge`]. A directory is told by what is in it.
 pub fn hashes(dir: &Path) -> Result<BTreeMap<String, Hash>, CdError> {
     let mut files = BTreeMap::new();
-    collect(dir, "", &mut files)?;
-    Ok(files)
-}
-
-fn collect(dir: &Path, prefix: &str, files: &mut BTreeMap<String, Hash>) -> Result<(), CdError> {
-    for entry in fs::read_dir(dir).map_err(at(dir))? {
-        let entry = entry.map_err(at(dir))?;
-        let path = entry.path();
-        let Ok(name) = entry.file_name().into_string() else {
+    let mut entries = list(dir)?.into_iter().peekable();
+    while let Some(Entry { place, kind, .. }) = entries.next() {
+        let has_some = entries.peek().is_some_and(|next| next.place.parent() == Some(&place));
+        match (place.to_str(), kind) {
             // With the quotes and backslashes of this form, which no listed path has.
-            files.insert(format!("{prefix}{:?}", entry.file_name()), NOT_A_FILE);
-            continue;
-        };
-        let name = format!("{prefix}{name}");
-        let kind = entry.file_type().map_err(at(&path))?;
-        if kind.is_dir() {
-            let before = files.len();
-            collect(&path, &format!("{name}/"), files)?;
-            if files.len() == before {
-                files.insert(name, NOT_A_FILE);
-            }
-        } else {
-            files.insert(name, if kind.is_file() { hash(&path)? } else { NOT_A_FILE });
+            (None, _) => drop(files.insert(format!("{place:?}"), NOT_A_FILE)),
+            (Some(_), Kind::Directory) if has_some => {}
+            (Some(path), Kind::File(_)) => drop(files.insert(path.to_owned(), hash(&dir.join(&place))?)),
+            (Some(path), _) => drop(files.insert(path.to_owned(), NOT_A_FILE)),
         }
     }
-    Ok(())
+    Ok(files)
 }
 
 fn hash(path: &Path) -> Result<Hash, CdError> {

@@ -3,9 +3,8 @@
 //! With Rock Ridge and Joliet as OpenNebula's are, and with all times, owners and modes fixed: the same files give the
 //! same bytes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -60,18 +59,6 @@ pub fn extract(image: &Path, dir: &Path) -> Result<(), CdError> {
     // Directories without Rock Ridge are not writable, and nobody could remove their copy.
     xorriso.args(["-chmod_r", "u+rwx", "/", "--", "-extract", "/"]).arg(dir).arg("-rollback_end");
     run(xorriso)
-}
-
-/// The label of a volume; `None` if the file is none.
-pub fn label(image: &Path) -> Result<Option<String>, CdError> {
-    // ECMA-119 8.4: the primary descriptor is in sector 16, its label at byte 40.
-    let mut descriptor = [0; 72];
-    let file = File::open(image).map_err(at(image))?;
-    if file.read_exact_at(&mut descriptor, 16 * 2048).is_err() || !descriptor.starts_with(b"\x01CD001") {
-        return Ok(None);
-    }
-    let label = descriptor.get(40..).map(String::from_utf8_lossy).unwrap_or_default();
-    Ok(Some(label.trim_end_matches([' ', '\0']).to_owned()))
 }
 
 fn xorriso() -> Command {

@@ -13,6 +13,7 @@ use blake2::{Blake2b512, Digest};
 use minisign::SecretKey;
 use ring::signature::Ed25519KeyPair;
 
+use super::volume::Volume;
 use super::{CdError, at, files, iso, keys};
 use crate::context::signature::{Key, NOT_A_FILE, PathError, SIGNATURE, SUMS, State, Sums, Terms, judge};
 use crate::image::policy;
@@ -89,7 +90,7 @@ pub fn sign(options: &Sign) -> Result<String, CdError> {
     if fs::metadata(cd).map_err(at(cd))?.is_dir() {
         return Ok(format!("{}: {}", cd.display(), sign_dir(cd, cd, &promise)?));
     }
-    let label = iso::label(cd)?.ok_or_else(|| CdError::NoVolume(cd.clone()))?;
+    let label = Volume::open(cd)?.label;
     let copy = iso::scratch(cd)?;
     iso::extract(cd, copy.path())?;
     let signed = sign_dir(copy.path(), cd, &promise)?;

@@ -26,8 +26,10 @@ pub struct Tree {
 /// A file, directory, link or something else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Path on the CD, `lib/helper.sh`.
+    /// Path on the CD, `lib/helper.sh`; bytes that are no UTF-8 are replaced.
     pub path: String,
+    /// The same, as it is.
+    pub place: PathBuf,
     /// What it is.
     pub kind: Kind,
 }
@@ -54,7 +56,7 @@ impl Tree {
         if fs::metadata(path).map_err(at(path))?.is_dir() {
             return Self::of_directory(path);
         }
-        let volume = Volume::read(path).map_err(at(path))?.ok_or_else(|| CdError::NoVolume(path.to_owned()))?;
+        let volume = Volume::open(path)?;
         let copy = tempfile::Builder::new().prefix("ctxtool-").tempdir().map_err(at(&std::env::temp_dir()))?;
         let mut entries = Vec::new();
         if volume.present >= volume.size {
@@ -118,21 +120,23 @@ impl Tree {
     }
 }
 
-fn list(root: &Path) -> Result<Vec<Entry>, CdError> {
+/// Everything in a directory, in the order of the paths: a directory comes before what is in it.
+pub fn list(root: &Path) -> Result<Vec<Entry>, CdError> {
     let mut entries = Vec::new();
-    walk(root, "", 0, &mut entries)?;
-    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    walk(root, Path::new(""), 0, &mut entries)?;
+    entries.sort_by(|a, b| a.place.cmp(&b.place));
     Ok(entries)
 }
 
-fn walk(dir: &Path, prefix: &str, depth: usize, entries: &mut Vec<Entry>) -> Result<(), CdError> {
-    for entry in fs::read_dir(dir).map_err(at(dir))? {
-        let entry = entry.map_err(at(dir))?;
-        let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
+fn walk(root: &Path, below: &Path, depth: usize, entries: &mut Vec<Entry>) -> Result<(), CdError> {
+    let dir = root.join(below);
+    for entry in fs::read_dir(&dir).map_err(at(&dir))? {
+        let entry = entry.map_err(at(&dir))?;
+        let place = below.join(entry.file_name());
         let metadata = entry.metadata().map_err(at(&entry.path()))?;
         let kind = if metadata.is_dir() {
             if depth < MAX_DEPTH {
-                walk(&entry.path(), &format!("{path}/"), depth + 1, entries)?;
+                walk(root, &place, depth + 1, entries)?;
             }
             Kind::Directory
         } else if metadata.is_symlink() {
@@ -142,7 +146,7 @@ fn walk(dir: &Path, prefix: &str, depth: usize, entries: &mut Vec<Entry>) -> Res
         } else {
             Kind::Special
         };
-        entries.push(Entry { path, kind });
+        entries.push(Entry { path: place.to_string_lossy().into_owned(), place, kind });
     }
     Ok(())
 }

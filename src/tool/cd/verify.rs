@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::volume::Volume;
 use super::{CdError, Outcome, at, files, iso, keys};
 use crate::context::signature::{self, SIGNATURE, SUMS, State, judge};
 use crate::image::policy;
@@ -34,7 +35,7 @@ pub fn verify(options: &Verify) -> Result<Outcome, CdError> {
     if fs::metadata(cd).map_err(at(cd))?.is_dir() {
         return verify_dir(cd, cd, options.image.as_deref(), keys);
     }
-    iso::label(cd)?.ok_or_else(|| CdError::NoVolume(cd.clone()))?;
+    Volume::open(cd)?;
     let copy = tempfile::Builder::new().prefix("ctxtool-").tempdir().map_err(at(&std::env::temp_dir()))?;
     iso::extract(cd, copy.path())?;
     verify_dir(copy.path(), cd, options.image.as_deref(), keys)

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::{CdError, at};
+
 /// ECMA-119 6.1.2: the system area takes the first 16 sectors of 2048 bytes.
 const SECTOR: usize = 2048;
 const DESCRIPTORS: u64 = 16 * SECTOR as u64;
@@ -28,11 +30,15 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Reads the head of a file; `None` if that is no ISO 9660 volume.
+    /// Reads the head of a file.
     ///
     /// # Errors
-    /// Those of reading.
-    pub fn read(path: &Path) -> io::Result<Option<Self>> {
+    /// Those of reading; and if it is no ISO 9660 volume.
+    pub fn open(path: &Path) -> Result<Self, CdError> {
+        Self::read(path).map_err(at(path))?.ok_or_else(|| CdError::NoVolume(path.to_owned()))
+    }
+
+    fn read(path: &Path) -> io::Result<Option<Self>> {
         let file = File::open(path)?;
         let mut descriptors = vec![0; SECTOR * MAX_DESCRIPTORS];
         let count = fill(&file, &mut descriptors, DESCRIPTORS)?;
