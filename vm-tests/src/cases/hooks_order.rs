@@ -63,7 +63,7 @@ fn without_cd(stage: &Stage) -> Result<(), String> {
     let policy = policy_with(json!({"medium": {"need": "optional", "wait_secs": 1}}));
     let ended = stage.tiny_with(&policy, &image)?.run()?;
     ended.expect_phase("hooks", Some("ok"))?;
-    ended.expect_in_phase("hooks", "/cause", "1 hooks in /etc/ctxinit/epilog.d, 0 in epilog.d on the context CD")?;
+    ended.expect_in_phase("hooks", "/cause", "1 hook in /etc/ctxinit/epilog.d, 0 in epilog.d on the context CD")?;
     ended.expect_order(&["10-first: first start in /", "10-first: first stop in /"])?;
     ended.expect_no_console("init.sh of the image")?;
     ended.expect_end("500 no context CD, and the image names no work source")
