@@ -91,6 +91,11 @@ mod tests {
             let expected: Vec<String> = expected.iter().map(|&word| word.to_owned()).chain([path.clone()]).collect();
             assert_eq!(ready(&script, "start").map(|ready| ready.words), Ok(expected), "{text}");
         }
+        for (text, sourced) in [("echo\n", true), ("#!/bin/ls\n", false)] {
+            fs::write(&path, text).unwrap();
+            let script = Script { way: Way::Sourced, ..script.clone() };
+            assert_eq!(ready(&script, "start").map(|ready| ready.sourced), Ok(sourced), "{text}");
+        }
         fs::write(&path, "echo\r\n").unwrap();
         assert_eq!(ready(&script, "start").unwrap_err().file, "start.sh");
     }
