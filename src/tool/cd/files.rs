@@ -57,3 +57,31 @@ fn hash(path: &Path) -> Result<Hash, CdError> {
     hash.copy_from_slice(context.finish().as_ref());
     Ok(hash)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_told_by_what_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["a", "empty", "z"] {
+            fs::create_dir(dir.path().join(path)).unwrap();
+        }
+        // `-` comes before `/`.
+        for path in ["a-b", "a/x", "z/y"] {
+            fs::write(dir.path().join(path), path).unwrap();
+        }
+        symlink("a-b", dir.path().join("link")).unwrap();
+        fs::write(dir.path().join(OsStr::from_bytes(b"\xff")), "").unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        super::copy(dir.path(), copy.path()).unwrap();
+        let files = hashes(copy.path()).unwrap();
+        let told: Vec<(&str, bool)> = files.iter().map(|(path, hash)| (path.as_str(), *hash != NOT_A_FILE)).collect();
+        let others = [("a-b", true), ("a/x", true), ("empty", false), ("link", false), ("z/y", true)];
+        assert_eq!(told, [vec![("\"\\xFF\"", false)], others.to_vec()].concat());
+    }
+}
