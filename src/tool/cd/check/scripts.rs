@@ -106,7 +106,9 @@ fn faulty(level: Level, path: &str, fault: &Fault) -> Finding {
 fn one(tree: &Tree, policy: &Policy, (path, role): (&str, Role), text: &[u8], findings: &mut Vec<Finding>) {
     let fatal = if matches!(role, Role::Run | Role::RunOnce) { Error } else { Warning };
     if let Some(fault) = script::fault(text) {
-        findings.push(faulty(fatal, path, &fault));
+        // Nothing is sourced after an init.sh that is none.
+        let level = if role == Role::Init { Error } else { fatal };
+        findings.push(faulty(level, path, &fault));
         return;
     }
     if text.starts_with(b"\xef\xbb\xbf") {
