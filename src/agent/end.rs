@@ -43,17 +43,7 @@ pub fn end(agent: &mut Agent, verdict: Verdict) {
         let _ = client.child.signal(Signal::SIGKILL);
     }
     guard::conclude(agent);
-    let told = PhaseReport {
-        name: "end",
-        cause: "it always does".to_owned(),
-        start_ms,
-        millis: report::now_ms().saturating_sub(start_ms),
-        outcome: "ok",
-        note: verdict.to_string(),
-        spent: Spent::since(before),
-        ..PhaseReport::default()
-    };
-    phases::record(agent, told);
+    phases::record(agent, PhaseReport::done("end", start_ms, Spent::since(before), verdict.to_string()));
     agent.report.verdict = Some(verdict.clone());
     agent.report.log = drain_log(agent);
     if agent.report.log.is_none() && agent.site.syslog.is_some() {

@@ -110,17 +110,8 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         scripts: Scripts::default(),
         notices,
     };
-    let early = PhaseReport {
-        name: "early",
-        cause: "it always does".to_owned(),
-        start_ms,
-        millis: report::now_ms().saturating_sub(start_ms),
-        outcome: "ok",
-        note: format!("ctxinit {}", env!("CARGO_PKG_VERSION")),
-        spent: Spent::now(),
-        ..PhaseReport::default()
-    };
-    phases::record(&mut agent, early);
+    let version = format!("ctxinit {}", env!("CARGO_PKG_VERSION"));
+    phases::record(&mut agent, PhaseReport::done("early", start_ms, Spent::now(), version));
     runner::run(PHASES, &mut agent, phases::record, end::end);
     0
 }

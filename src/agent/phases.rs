@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::report::{Details, PhaseReport};
+use super::report::{ALWAYS, Details, PhaseReport};
 use super::runner::{Due, Phase};
 use super::{Agent, boot, guard, hooks, medium, network, scripts, start_script, work};
 use crate::image::policy::OnFailure;
@@ -88,7 +88,7 @@ fn none(_: &Agent) -> Option<Duration> {
 }
 
 fn always(_: &Agent) -> Due {
-    Due::Run("it always does".to_owned())
+    Due::Run(ALWAYS.to_owned())
 }
 
 fn end(_: &Agent) -> OnFailure {

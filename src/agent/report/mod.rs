@@ -17,7 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 pub use self::medium::{MediumReport, MediumState};
-pub use self::phase::{Details, PhaseReport, ScriptReport, Spent};
+pub use self::phase::{ALWAYS, Details, PhaseReport, ScriptReport, Spent};
 use super::protocol::Fate;
 use crate::clock::Deadline;
 use crate::devices::entries;

@@ -31,6 +31,17 @@ pub struct PhaseReport {
     pub changes: Vec<Change>,
 }
 
+/// The cause of a phase that no machine leaves out.
+pub const ALWAYS: &str = "it always does";
+
+impl PhaseReport {
+    /// One that ran outside the list of phases from `start_ms` on, and is done now.
+    pub fn done(name: &'static str, start_ms: u64, spent: Spent, note: String) -> Self {
+        let millis = super::now_ms().saturating_sub(start_ms);
+        Self { name, cause: ALWAYS.to_owned(), start_ms, millis, outcome: "ok", note, spent, ..Self::default() }
+    }
+}
+
 /// What phases leave behind for the report while they run.
 #[derive(Debug, Default)]
 pub struct Details {
