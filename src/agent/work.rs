@@ -13,7 +13,7 @@ use super::worker::{self, Worker};
 use super::{Agent, medium, network};
 use crate::clock::Deadline;
 use crate::context::site::{Limits, Work};
-use crate::image::policy::MAX_GRACE_SECS;
+use crate::image::payload::MAX_GRACE_SECS;
 use crate::payload::outcome::{End, Outcome};
 use crate::verdict::Verdict;
 

@@ -1,4 +1,5 @@
 //! The image: who made it and what it allows.
 
+pub mod payload;
 pub mod policy;
 pub mod root;

@@ -7,6 +7,8 @@ use crate::context::signature::Key;
 use crate::context::site::Work;
 use crate::guard::policy::Guard;
 
+use super::payload::Payload;
+
 /// Where the policy lies in the image.
 pub const PATH: &str = "/etc/ctxinit/image.json";
 /// Where more public keys of sites may lie in the image, one `NAME.pub` each.
@@ -56,14 +58,7 @@ impl Policy {
             scripts: Scripts::default(),
             network: Network::default(),
             accounts: Accounts::default(),
-            payload: Payload {
-                command: Command(vec!["/nonexistent".to_owned()]),
-                memory_mb: memory_mb(),
-                pids: pids(),
-                scratch_mb: scratch_mb(),
-                wall_secs: wall_secs(),
-                grace_secs: grace_secs(),
-            },
+            payload: Payload::unread(),
             guard: Guard::default(),
             work: None,
             overlay_mb: overlay_mb(),
@@ -236,34 +231,10 @@ pub struct Accounts {
     pub root_ssh_keys: bool,
 }
 
-/// The program that works on tokens, and its limits.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Payload {
-    /// Absolute path and arguments; never a shell line.
-    pub command: Command,
-    /// MiB of memory for the whole job; swap is never given.
-    #[serde(default = "memory_mb", deserialize_with = "between::<_, 1, 16777216>")]
-    pub memory_mb: u32,
-    /// Processes and threads of the whole job.
-    #[serde(default = "pids", deserialize_with = "between::<_, 1, 4194304>")]
-    pub pids: u32,
-    /// MiB of the job's own directory.
-    #[serde(default = "scratch_mb", deserialize_with = "between::<_, 1, 16777216>")]
-    pub scratch_mb: u32,
-    /// Seconds of wall time for one token.
-    #[serde(default = "wall_secs", deserialize_with = "between::<_, 1, 31536000>")]
-    pub wall_secs: u32,
-    /// Seconds between SIGTERM and the end of everything.
-    #[serde(default = "grace_secs", deserialize_with = "between::<_, 0, MAX_GRACE_SECS>")]
-    pub grace_secs: u32,
-}
-
-/// Seconds; the machine's own end waits for it.
-pub const MAX_GRACE_SECS: u32 = 30;
-
 /// A number within bounds: 0 MiB would mean no limit to a tmpfs, and a grace of hours would outlast the machine's own end.
-fn between<'de, D: Deserializer<'de>, const LOW: u32, const HIGH: u32>(deserializer: D) -> Result<u32, D::Error> {
+pub(super) fn between<'de, D: Deserializer<'de>, const LOW: u32, const HIGH: u32>(
+    deserializer: D,
+) -> Result<u32, D::Error> {
     let number = u32::deserialize(deserializer)?;
     if (LOW..=HIGH).contains(&number) {
         Ok(number)
@@ -274,51 +245,6 @@ fn between<'de, D: Deserializer<'de>, const LOW: u32, const HIGH: u32>(deseriali
 
 fn overlay_mb() -> u32 {
     64
-}
-
-fn memory_mb() -> u32 {
-    256
-}
-
-fn pids() -> u32 {
-    128
-}
-
-fn scratch_mb() -> u32 {
-    64
-}
-
-fn wall_secs() -> u32 {
-    86_400
-}
-
-fn grace_secs() -> u32 {
-    10
-}
-
-/// An absolute path and its arguments.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Vec<String>")]
-pub struct Command(Vec<String>);
-
-impl Command {
-    /// Program and arguments.
-    pub fn words(&self) -> &[String] {
-        &self.0
-    }
-}
-
-impl TryFrom<Vec<String>> for Command {
-    type Error = String;
-
-    fn try_from(words: Vec<String>) -> Result<Self, String> {
-        match words.first() {
-            None => Err("the command is empty".to_owned()),
-            Some(program) if !program.starts_with('/') => Err(format!("{program:?} is not an absolute path")),
-            Some(_) if words.iter().any(|word| word.contains('\0')) => Err("a word holds a NUL".to_owned()),
-            Some(_) => Ok(Self(words)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::agent::channel::MAX_BODY;
 use crate::agent::protocol::Token;
 use crate::cgroup::{Cgroup, CgroupError, Limits};
 use crate::ids;
-use crate::image::policy::Payload;
+use crate::image::payload::Payload;
 use crate::launch::{self, Program};
 use crate::mounts::{self, MountError};
 use crate::sys::credentials;
