@@ -49,13 +49,13 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
     }
     let used = job.cgroup.usage();
     let mut outcome = Outcome {
-        end: if used.oom_kills > 0 { End::OutOfMemory } else { end },
+        end: if used.oom_kills.unwrap_or(0) > 0 { End::OutOfMemory } else { end },
         wall_millis: begun.elapsed().as_millis() as u64,
         usage: Usage {
-            cpu_millis: used.cpu_micros / 1000,
-            memory_kib: used.memory_peak / 1024,
-            oom_kills: used.oom_kills,
-            pids_refused: used.pids_refused,
+            cpu_millis: used.cpu_micros.unwrap_or(0) / 1000,
+            memory_kib: used.memory_peak.unwrap_or(0) / 1024,
+            oom_kills: used.oom_kills.unwrap_or(0),
+            pids_refused: used.pids_refused.unwrap_or(0),
         },
         left_behind,
         tail: agent.events.finish_output(output).tail,

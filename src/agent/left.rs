@@ -28,7 +28,7 @@ pub struct Left {
 impl Left {
     /// The cgroup of a script that is over, and what it had used by then.
     pub fn new(by: String, cgroup: Cgroup, used: Usage) -> Self {
-        Self { by, cgroup, oom_kills: used.oom_kills }
+        Self { by, cgroup, oom_kills: used.oom_kills.unwrap_or(0) }
     }
 }
 
@@ -36,7 +36,7 @@ impl Left {
 pub fn end(agent: &mut Agent) {
     let mut left = std::mem::take(&mut agent.scripts.left);
     for Left { by, cgroup, oom_kills } in &left {
-        let kills = cgroup.usage().oom_kills.saturating_sub(*oom_kills);
+        let kills = cgroup.usage().oom_kills.unwrap_or(0).saturating_sub(*oom_kills);
         if kills > 0 {
             log::warn!("left running by {by}: ran out of memory and was killed (oom_kill {kills})");
         }
@@ -44,7 +44,7 @@ pub fn end(agent: &mut Agent) {
     left.retain(|each| is_populated(&each.cgroup));
     for Left { by, cgroup, .. } in &left {
         log::info!("left running by {by}, asked to end: {}", listed(&named(&cgroup.members())));
-        cgroup.terminate();
+        cgroup.terminate(None);
     }
     let grace = Deadline::after(GRACE);
     left.retain(|each| !wait_empty(&mut agent.events, &each.cgroup, grace));

@@ -166,7 +166,8 @@ impl Run {
     fn launch(agent: &mut Agent, script: &Script, action: &str, deadline: Deadline) -> Result<Self, Fault> {
         agent.scripts.runs += 1;
         let (begun, start_ms) = (Instant::now(), report::now_ms());
-        let limits = Limits { memory: memory_limit(script.limits.memory_mb, available()), pids: PIDS };
+        let limits =
+            Limits { memory: memory_limit(script.limits.memory_mb, available()), pids: PIDS, cpu_percent: None };
         let not_started = |agent: &mut Agent, why: String| {
             agent.details.scripts.push(ScriptReport {
                 name: script.name.clone(),
@@ -226,8 +227,8 @@ impl Run {
             millis: begun.elapsed().as_millis() as u64,
             end: in_words(end, limits, used),
             exit: exit.and_then(Exit::code),
-            cpu_ms: used.cpu_micros / 1000,
-            memory_kib: used.memory_peak / 1024,
+            cpu_ms: used.cpu_micros.unwrap_or(0) / 1000,
+            memory_kib: used.memory_peak.unwrap_or(0) / 1024,
             left_running: left::named(&cgroup.members()),
             tail: printed.tail,
             output_dropped: printed.dropped,
@@ -262,10 +263,11 @@ impl Run {
 }
 
 fn in_words(end: End, limits: Limits, used: Usage) -> String {
+    let oom_kills = used.oom_kills.unwrap_or(0);
     let end = match end {
-        End::Exited(exit) if used.oom_kills > 0 && !exit.success() => {
+        End::Exited(exit) if oom_kills > 0 && !exit.success() => {
             // The kernel's own counter, by its name: it counts the first victim of a group twice.
-            format!("ran out of its {} MiB of memory and was killed (oom_kill {})", limits.memory / MIB, used.oom_kills)
+            format!("ran out of its {} MiB of memory and was killed (oom_kill {oom_kills})", limits.memory / MIB)
         }
         End::Exited(exit) => exit.to_string(),
         End::Deadline(true) => "ran into its deadline and was killed with all that it started".to_owned(),
@@ -273,7 +275,7 @@ fn in_words(end: End, limits: Limits, used: Usage) -> String {
         End::Stopped(true) => "stopped with all that it started, as the machine ends".to_owned(),
         End::Stopped(false) => "could not be stopped, as the machine ends".to_owned(),
     };
-    match used.pids_refused {
+    match used.pids_refused.unwrap_or(0) {
         0 => end,
         _ => format!("{end}, after it wanted more than its {} processes", limits.pids),
     }
@@ -335,13 +337,13 @@ pub fn wait_empty(events: &mut Events, cgroup: &Cgroup, deadline: Deadline) -> b
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { memory: 64 * MIB, pids: 512 };
+    const LIMITS: Limits = Limits { memory: 64 * MIB, pids: 512, cpu_percent: None };
 
     #[test]
     fn ends_name_the_limit_that_was_met() {
         let killed = End::Exited(Exit::Signal(9));
-        let oom = Usage { oom_kills: 3, ..Usage::default() };
-        let bomb = Usage { pids_refused: 7, ..Usage::default() };
+        let oom = Usage { oom_kills: Some(3), ..Usage::default() };
+        let bomb = Usage { pids_refused: Some(7), ..Usage::default() };
         let cases = [
             (End::Exited(Exit::Code(3)), Usage::default(), "exit 3"),
             (killed, Usage::default(), "killed by SIGKILL"),

@@ -107,7 +107,11 @@ impl Job {
         }
         let name = format!("job-{}", number + 1);
         let cgroup = Cgroup::create(&name)?;
-        cgroup.limit(Limits { memory: u64::from(policy.memory_mb) * 1024 * 1024, pids: policy.pids })?;
+        cgroup.limit(Limits {
+            memory: u64::from(policy.memory_mb) * 1024 * 1024,
+            pids: policy.pids,
+            cpu_percent: policy.cpu_percent,
+        })?;
         let dir = make_dir(&name, uid, policy.scratch_mb)?;
         write_token(&dir.0, uid, body)?;
 

@@ -8,6 +8,7 @@ pub mod inode;
 pub mod module;
 pub mod mount;
 pub mod packet;
+pub mod pidfd;
 pub mod priority;
 pub mod process;
 pub mod random;
