@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use thiserror::Error;
 
+use crate::payload::mutation;
 use crate::sys::pidfd::Pidfd;
 
 /// Everything that the agent starts for others lives below.
@@ -125,10 +126,9 @@ impl Cgroup {
     /// # Errors
     /// The first file that does not take its value.
     pub fn limit(&self, limits: Limits) -> Result<(), CgroupError> {
-        for (file, value) in limits.settings() {
-            self.set(file, &value)?;
-        }
-        Ok(())
+        let settings = limits.settings();
+        let due = settings.iter().filter(|(file, _)| !mutation::removed(file));
+        due.into_iter().try_for_each(|(file, value)| self.set(file, value))
     }
 
     fn set(&self, file: &str, value: &str) -> Result<(), CgroupError> {
@@ -138,7 +138,9 @@ impl Cgroup {
             let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
             return if has_swap(&swaps) { Err(wrong(&path, "missing, and the machine has swap")) } else { Ok(()) };
         }
-        write(&path, value)?;
+        if !mutation::skipped(file) {
+            write(&path, value)?;
+        }
         let kept = fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
         if kept.trim_end() == value {
             return Ok(());
@@ -153,6 +155,20 @@ impl Cgroup {
     pub fn door(&self) -> Result<File, CgroupError> {
         let path = self.path.join("cgroup.procs");
         OpenOptions::new().write(true).open(&path).map_err(|error| failed(&path, error))
+    }
+
+    /// Its directory, for a process that is to start in it.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn dir(&self) -> Result<File, CgroupError> {
+        File::open(&self.path).map_err(|error| failed(&self.path, error))
+    }
+
+    /// As `/proc/PID/cgroup` of its processes has it.
+    pub fn own_path(&self) -> String {
+        let below = self.path.strip_prefix("/sys/fs/cgroup").unwrap_or(&self.path);
+        format!("/{}", below.display())
     }
 
     /// Kills every process in it at once; a fork bomb has no way out.

@@ -9,6 +9,8 @@ pub const LOGGER: u32 = 65541;
 pub const WORKER: u32 = 65542;
 /// The process that talks to the DHCP server.
 pub const DHCP: u32 = 65543;
+/// The first process of a job's pid namespace, once it has started the payload.
+pub const KEEPER: u32 = 65544;
 
 /// Payload users, one a job, never used twice in the life of a machine.
 pub const PAYLOAD: std::ops::Range<u32> = 66000..100_000;

@@ -27,6 +27,11 @@ impl MountError {
         self.error.raw_os_error().unwrap_or(0)
     }
 
+    /// A file that what is mounted should hold.
+    pub fn file(path: &str, error: io::Error) -> Self {
+        failed("make", "files", path)(error)
+    }
+
     /// What no call of the kernel does.
     pub fn impossible(action: &str, target: &str) -> Self {
         failed(action, "the mount", target)(io::Error::other("there is no way to"))
@@ -84,7 +89,23 @@ pub fn mount(source: &str, target: &str, fstype: &str, flags: MountFlags, data: 
 /// # Errors
 /// Names the target.
 pub fn tmpfs(target: &str, mebibytes: u32, more: &str) -> Result<(), MountError> {
-    mount("tmpfs", target, "tmpfs", safe(MountFlags::NODEV), &format!("size={mebibytes}m,{more}"))
+    safe_tmpfs(target, &format!("size={mebibytes}m,{more}"))
+}
+
+/// The same with all of its options.
+///
+/// # Errors
+/// Names the target.
+pub fn safe_tmpfs(target: &str, data: &str) -> Result<(), MountError> {
+    mount("tmpfs", target, "tmpfs", safe(MountFlags::NODEV), data)
+}
+
+/// A tmpfs for device nodes.
+///
+/// # Errors
+/// Names the target.
+pub fn nodes(target: &str, data: &str) -> Result<(), MountError> {
+    mount("tmpfs", target, "tmpfs", safe(MountFlags::NOEXEC), data)
 }
 
 /// A read-only mount of a device that is never trusted with more than data.
@@ -165,6 +186,14 @@ pub fn move_to(source: &str, target: &str) -> Result<(), MountError> {
 /// Names the root.
 pub fn make_private() -> Result<(), MountError> {
     change("make private", "mounts", "/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)
+}
+
+/// Lets mounts that come later be seen in the namespaces of others who want that.
+///
+/// # Errors
+/// Names the root.
+pub fn make_shared() -> Result<(), MountError> {
+    change("make shared", "mounts", "/", MsFlags::MS_REC | MsFlags::MS_SHARED)
 }
 
 /// Gives a mounted tmpfs another size.

@@ -1,6 +1,5 @@
 //! One job under the agent's eyes: started, watched, ended with everything that it made.
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
@@ -13,6 +12,10 @@ use crate::clock::Deadline;
 use crate::logging;
 use crate::payload::Job;
 use crate::payload::outcome::{End, Outcome, Usage};
+
+/// From the fork to the program's first instruction, a millisecond. A repository that is mounted on demand takes seconds;
+/// a server that is gone is not waited for longer.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A job that is over.
 pub struct Ended {
@@ -28,25 +31,26 @@ pub struct Ended {
 
 /// Runs a job on a token to its end.
 pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &mut Worker) -> Ended {
-    let (job, output) = match Job::start(&agent.policy.payload, &agent.features, number, token, body) {
-        Ok(started) => started,
-        Err(error) => return not_started(error.to_string()),
-    };
     let begun = Instant::now();
-    let pid = job.child.pid().as_raw() as u32;
+    let (mut job, output) = match Job::begin(&agent.policy.payload, &agent.features, number, token, body) {
+        Ok(begun) => begun,
+        Err(error) => return not_started(End::Failed(format!("not started: {error}"))),
+    };
+    if let Err(end) = started(agent, &mut job) {
+        let clean = end_all(agent, &job, Duration::ZERO);
+        return Ended { dirty: !clean, ..not_started(end) };
+    }
+    let pid = job.pid().unwrap_or(job.keeper().pid().as_raw() as u32);
     let source = Source { tag: "payload".to_owned(), pid, job: Some(job.name.clone()), show: false };
     audit(&source, format!("{} started: token {}, uid {}, process {pid}", job.name, token.id, job.uid));
     let output = agent.events.add_output(output, source.clone());
 
-    let end = watch(agent, &job, worker);
+    let end = watch(agent, &mut job, worker);
     let by_itself = matches!(end, End::Exited(_));
     // What the first process left behind is none of anybody's any more.
-    let left_behind = if by_itself { job.cgroup.members().len() } else { 0 };
+    let left_behind = if by_itself { job.payload_processes().len() } else { 0 };
     let grace = Duration::from_secs(if by_itself { 0 } else { agent.policy.payload.grace_secs.into() });
-    let clean = scripts::end_tree(&mut agent.events, &job.cgroup, &job.child, grace);
-    if !by_itself {
-        agent.events.bury(&job.child);
-    }
+    let clean = end_all(agent, &job, grace);
     let used = job.cgroup.usage();
     let mut outcome = Outcome {
         end: if used.oom_kills.unwrap_or(0) > 0 { End::OutOfMemory } else { end },
@@ -78,15 +82,40 @@ fn audit(job: &Source, text: String) {
     logging::forward(record, false);
 }
 
+/// Waits until the program runs.
+fn started(agent: &mut Agent, job: &mut Job) -> Result<(), End> {
+    match agent.events.wait(&[(job.start_known(), PollFlags::POLLIN)], Deadline::after(START_LIMIT)) {
+        Ok(true) => job.started().map_err(|error| End::Failed(format!("not started: {error}"))),
+        Ok(false) => {
+            let limit = START_LIMIT.as_secs();
+            Err(End::Failed(format!(
+                "not started: its program did not run within {limit} s; does its file system answer?"
+            )))
+        }
+        Err(_) => Err(End::Stopped),
+    }
+}
+
+/// SIGTERM to everybody of the job, then SIGKILL, until nobody is left. False if somebody is.
+fn end_all(agent: &mut Agent, job: &Job, grace: Duration) -> bool {
+    if !grace.is_zero() {
+        job.cgroup.terminate(Some(job.keeper().pid()));
+        agent.events.wait_through(&[(job.status(), PollFlags::POLLIN)], Deadline::after(grace));
+    }
+    let clean = scripts::end_tree(&mut agent.events, &job.cgroup, job.keeper(), Duration::ZERO);
+    agent.events.bury(job.keeper());
+    clean
+}
+
 /// Waits for the first of: the program's end, its limit, a lost lease, the end of the machine.
-fn watch(agent: &mut Agent, job: &Job, worker: &mut Worker) -> End {
+fn watch(agent: &mut Agent, job: &mut Job, worker: &mut Worker) -> End {
     let limit = agent.policy.payload.wall_secs;
     let deadline = Deadline::after(Duration::from_secs(limit.into()));
     loop {
-        match job.child.try_wait() {
+        match job.ended() {
             Ok(Some(exit)) => return End::Exited(exit),
             Ok(None) => {}
-            Err(error) => return End::Failed(format!("process {}: {error}", job.child.pid())),
+            Err(error) => return End::Failed(format!("{}: {error}", job.name)),
         }
         match worker.heard() {
             Ok(None) => {}
@@ -97,7 +126,7 @@ fn watch(agent: &mut Agent, job: &Job, worker: &mut Worker) -> End {
         // A job may run for longer than a DHCP lease.
         network::attend_or_warn(agent);
         let mut fds = network::sources(&agent.dhcp);
-        fds.extend([(job.child.as_fd(), PollFlags::POLLIN), worker.source()]);
+        fds.extend([(job.status(), PollFlags::POLLIN), worker.source()]);
         match agent.events.wait(&fds, deadline) {
             Ok(true) => {}
             Ok(false) => return End::TooLong(limit),
@@ -106,13 +135,7 @@ fn watch(agent: &mut Agent, job: &Job, worker: &mut Worker) -> End {
     }
 }
 
-fn not_started(why: String) -> Ended {
-    let outcome = Outcome {
-        end: End::Failed(format!("not started: {why}")),
-        wall_millis: 0,
-        usage: Usage::default(),
-        left_behind: 0,
-        tail: Vec::new(),
-    };
+fn not_started(end: End) -> Ended {
+    let outcome = Outcome { end, wall_millis: 0, usage: Usage::default(), left_behind: 0, tail: Vec::new() };
     Ended { name: None, outcome, result: None, dirty: false }
 }

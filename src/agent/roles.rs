@@ -11,7 +11,6 @@ use super::channel::Channel;
 use super::events::{Events, Stop};
 use super::output::Source;
 use crate::clock::Deadline;
-use crate::sys::credentials;
 use crate::sys::process::{self, Child, StageError};
 use crate::{launch, logging};
 
@@ -32,7 +31,7 @@ pub fn start(
         // Drops the agent's own outlets while their descriptors are still open.
         logging::to_agent();
         let ready = launch::detach(None, &writer)
-            .and_then(|()| keep_only(keep).map_err(StageError::at("close descriptors")))
+            .and_then(|()| launch::keep_only(keep).map_err(StageError::at("close descriptors")))
             .and_then(|()| launch::become_user(uid));
         match ready {
             Ok(()) => body(),
@@ -45,20 +44,6 @@ pub fn start(
     let source = Source { tag: name.to_owned(), pid: child.pid().as_raw() as u32, job: None, show: true };
     events.add_output(reader, source);
     Ok(child)
-}
-
-/// Closes every descriptor from 3 on but these.
-fn keep_only(keep: &[RawFd]) -> nix::Result<()> {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|&fd| u32::try_from(fd).ok()).filter(|&fd| fd > 2).collect();
-    keep.sort_unstable();
-    let mut next = 3;
-    for fd in keep {
-        if fd > next {
-            credentials::close_range(next..=fd - 1)?;
-        }
-        next = fd + 1;
-    }
-    credentials::close_range(next..=u32::MAX)
 }
 
 /// Runs `question` in a root child of its own and returns its answer; `None` if none came in time.

@@ -14,7 +14,9 @@ use super::{Agent, medium, network};
 use crate::clock::Deadline;
 use crate::context::site::{Limits, Work};
 use crate::image::payload::MAX_GRACE_SECS;
+use crate::mounts;
 use crate::payload::outcome::{End, Outcome};
+use crate::payload::view::Shared;
 use crate::verdict::Verdict;
 
 /// Between two claims that found nothing. Doubled up to the second; a thousand machines must not ask in step.
@@ -62,6 +64,9 @@ pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     };
     let Work::Topos(topos) = &source;
     let settle = Duration::from_secs((*topos.lock_secs.get()).into()) + SETTLE_MARGIN;
+    // From here on ctxinit mounts for jobs alone, and they see what the site's daemons mount later.
+    mounts::make_shared().map_err(machine_fault)?;
+    let _shared = Shared::make(&agent.policy.payload).map_err(machine_fault)?;
     let mut worker = Worker::start(agent, source).map_err(site_fault)?;
     let mut tally = Tally { settle, ..Tally::default() };
     let result = serve(agent, &mut worker, &mut tally);

@@ -3,17 +3,21 @@
 //! A job is its cgroup. It has a user of its own that is never used again, a directory of its own in
 //! bounded memory, and no way to more. A step of that which fails means that the job does not start.
 
+pub mod isolation;
+pub mod keeper;
 pub mod mutation;
 pub mod outcome;
+mod proofs;
+pub mod steps;
+pub mod view;
 
-use std::convert::Infallible;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 
 use nix::libc;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::{Gid, Uid, chown};
 use thiserror::Error;
 
@@ -22,13 +26,17 @@ use crate::agent::protocol::Token;
 use crate::cgroup::{Cgroup, CgroupError, Limits};
 use crate::ids;
 use crate::image::payload::Payload;
-use crate::launch::{self, Program};
+use crate::launch::{self, Vectors};
 use crate::mounts::{self, MountError};
-use crate::sys::credentials;
-use crate::sys::process::{self, Child, SpawnError, StageError};
+use crate::sys::process::{Child, Exit, SpawnError, Starting};
 
-/// Job directories; each is a tmpfs of its own.
+use isolation::{Isolation, Outside};
+
+/// Job directories, as the machine sees them; each is a tmpfs of its own.
 const JOBS: &str = "/run/ctxinit/jobs";
+/// Files and directories in a MiB of a job's directory: as many as there are pages.
+const FILES_A_MIB: u64 = 256;
+const MIB: u64 = 1024 * 1024;
 
 /// Why a job was not started. None of its program has run.
 #[derive(Debug, Error)]
@@ -50,6 +58,18 @@ pub enum JobError {
     /// A step of the drop, or the exec.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
+    /// A limit of its directory that the kernel does not have.
+    #[error("{path}: {what} is {found} and not {wanted}")]
+    Scratch {
+        /// Which directory.
+        path: String,
+        /// `size` or `files`.
+        what: &'static str,
+        /// The kernel's word.
+        found: u64,
+        /// Ours.
+        wanted: u64,
+    },
     /// Every user of the range was used.
     #[error("no payload user is left of {start}-{end}")]
     NoUser {
@@ -60,23 +80,24 @@ pub enum JobError {
     },
 }
 
-/// A job that runs.
+/// A job that runs, or is on its way to that.
 #[derive(Debug)]
 pub struct Job {
     /// `job-1`, unique in the life of the machine.
     pub name: String,
     /// Its user and group.
     pub uid: u32,
-    /// Its first process.
-    pub child: Child,
-    /// Everything that it started.
+    /// Everything that it started, its keeper included.
     pub cgroup: Cgroup,
+    starting: Starting,
+    /// How the payload ended, once it has.
+    status: File,
     dir: JobDir,
 }
 
 /// A job directory; unmounted when dropped, with everything in it.
 #[derive(Debug)]
-struct JobDir(String);
+pub struct JobDir(String);
 
 impl Drop for JobDir {
     fn drop(&mut self) {
@@ -89,38 +110,100 @@ impl Drop for JobDir {
 }
 
 impl Job {
-    /// Starts the image's program on a token. `number` counts from 0; `features` are variables of the site's for it. The
-    /// pipe is the program's output.
+    /// Sets out to run the image's program on a token. `number` counts from 0; `features` are variables of the site's for
+    /// it. The pipe is the program's output. The program's file system may be gone: [`Job::started`] would wait for it.
     ///
     /// # Errors
-    /// The first step that failed.
-    pub fn start(
+    /// What could not be made ready. Nothing runs then.
+    pub fn begin(
         policy: &Payload,
         features: &[(String, String)],
         number: u32,
         token: &Token,
         body: &[u8],
     ) -> Result<(Self, File), JobError> {
-        let uid = ids::PAYLOAD.start + number;
+        mutation::choose(body);
+        let uid = ids::PAYLOAD.start + if mutation::taken("fresh uid") { number } else { 0 };
         if !ids::PAYLOAD.contains(&uid) {
             return Err(JobError::NoUser { start: ids::PAYLOAD.start, end: ids::PAYLOAD.end - 1 });
         }
         let name = format!("job-{}", number + 1);
         let cgroup = Cgroup::create(&name)?;
         cgroup.limit(Limits {
-            memory: u64::from(policy.memory_mb) * 1024 * 1024,
-            pids: policy.pids,
+            memory: u64::from(policy.memory_mb) * MIB,
+            // The keeper is one of them.
+            pids: policy.pids.saturating_add(1),
             cpu_percent: policy.cpu_percent,
         })?;
-        let dir = make_dir(&name, uid, policy.scratch_mb)?;
-        write_token(&dir.0, uid, body)?;
+        let dir = JobDir::make(&name, policy.scratch_mb)?;
+        dir.furnish(uid, body)?;
 
-        let environment = environment(&dir.0, &name, token, features);
-        let mut door = cgroup.door()?;
         let (output, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
-        let program = Program { dir: &dir.0, words: policy.command.words(), environment: &environment };
-        let child = process::spawn(|| become_payload(uid, &program, &mut door, &writer))?;
-        Ok((Self { name, uid, child, cgroup, dir }, output))
+        let outside = Outside::now().map_err(|error| dir.failed("/proc/self/ns", error))?;
+        let device = dir.device()?;
+        let mut job = Isolation {
+            policy,
+            uid,
+            dir: &dir.0,
+            device,
+            cgroup: &cgroup.own_path(),
+            program: Vectors::new(policy.command.words(), &[]).map_err(SpawnError::from)?,
+            output: writer,
+            outside,
+        };
+        let environment = environment(job.inside(), &name, token, features);
+        job.program = Vectors::new(policy.command.words(), &environment).map_err(SpawnError::from)?;
+        let (starting, status) = keeper::begin(&job, Some(cgroup.dir()?.as_fd()))?;
+        drop(job);
+        Ok((Self { name, uid, cgroup, starting, status, dir }, output))
+    }
+
+    /// Readable once [`Job::started`] does not wait.
+    pub fn start_known(&self) -> BorrowedFd<'_> {
+        self.starting.as_fd()
+    }
+
+    /// Waits for the program to run, or for the step that failed.
+    ///
+    /// # Errors
+    /// [`SpawnError::Stage`] names the step and its errno; what is left is to kill the job.
+    pub fn started(&mut self) -> Result<(), JobError> {
+        Ok(self.starting.reported()?)
+    }
+
+    /// The first process of its pid namespace.
+    pub fn keeper(&self) -> &Child {
+        &self.starting.child
+    }
+
+    /// The program's process while it runs, as the machine numbers it.
+    pub fn pid(&self) -> Option<u32> {
+        self.payload_processes().into_iter().min()
+    }
+
+    /// Every process of it but the keeper.
+    pub fn payload_processes(&self) -> Vec<u32> {
+        let keeper = self.keeper().pid().as_raw() as u32;
+        self.cgroup.members().into_iter().filter(|&pid| pid != keeper).collect()
+    }
+
+    /// Readable once [`Job::ended`] knows more.
+    pub fn status(&self) -> BorrowedFd<'_> {
+        self.status.as_fd()
+    }
+
+    /// How the program ended, once it has. A keeper that died before it could tell was killed, and everybody with it.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub fn ended(&mut self) -> io::Result<Option<Exit>> {
+        let mut bytes = [0; 4];
+        match self.status.read(&mut bytes) {
+            Ok(4) => Ok(Some(Exit::from_bytes(bytes))),
+            Ok(_) => Ok(Some(Exit::Signal(libc::SIGKILL))),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The file that the program left as its result; empty if it left none. Only after its last process has ended.
@@ -128,7 +211,7 @@ impl Job {
     /// # Errors
     /// A result that is no regular file or larger than a token may be.
     pub fn result(&self) -> Result<Vec<u8>, JobError> {
-        let path = format!("{}/result", self.dir.0);
+        let path = format!("{}/home/result", self.dir.0);
         let failed = |error: io::Error| JobError::File { path: path.clone(), error };
         // The directory is the payload's: what lies there may be a link to anything, or a pipe that never ends.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
@@ -148,29 +231,111 @@ impl Job {
     }
 }
 
-fn make_dir(name: &str, uid: u32, mebibytes: u32) -> Result<JobDir, JobError> {
-    let path = format!("{JOBS}/{name}");
-    fs::create_dir_all(&path).map_err(|error| JobError::File { path: path.clone(), error })?;
-    mounts::tmpfs(&path, mebibytes, &format!("mode=0700,uid={uid},gid={uid}"))?;
-    Ok(JobDir(path))
+impl JobDir {
+    /// Mounts it.
+    ///
+    /// # Errors
+    /// The mount, or a limit that reads back otherwise.
+    pub fn make(name: &str, mebibytes: u32) -> Result<Self, JobError> {
+        let path = format!("{JOBS}/{name}");
+        fs::create_dir_all(&path).map_err(|error| JobError::File { path: path.clone(), error })?;
+        let (size, files) = (u64::from(mebibytes) * MIB, u64::from(mebibytes) * FILES_A_MIB);
+        let mut options = "mode=0711".to_owned();
+        for (name, option) in
+            [("scratch size", format!(",size={size}")), ("scratch inodes", format!(",nr_inodes={files}"))]
+        {
+            if mutation::taken(name) {
+                options += &option;
+            }
+        }
+        mounts::safe_tmpfs(&path, &options)?;
+        let dir = Self(path);
+        let found = statvfs(dir.0.as_str()).map_err(|errno| dir.failed("", errno.into()))?;
+        let limits = [
+            ("scratch size", "size", found.blocks() * found.fragment_size(), size),
+            ("scratch inodes", "files", found.files(), files),
+        ];
+        for (step, what, found, wanted) in limits {
+            if found != wanted && !mutation::removed(step) {
+                return Err(JobError::Scratch { path: dir.0.clone(), what, found, wanted });
+            }
+        }
+        Ok(dir)
+    }
+
+    /// As the machine sees it.
+    pub fn path(&self) -> &str {
+        &self.0
+    }
+
+    /// Its file system.
+    ///
+    /// # Errors
+    /// Those of stat(2).
+    pub fn device(&self) -> Result<u64, JobError> {
+        fs::metadata(&self.0).map(|of| of.dev()).map_err(|error| self.failed("", error))
+    }
+
+    /// What the program finds in it. The top is root's, so that none of these can be put elsewhere.
+    ///
+    /// # Errors
+    /// The file.
+    pub fn furnish(&self, uid: u32, token: &[u8]) -> Result<(), JobError> {
+        for name in ["home", "tmp", "shm"] {
+            self.make_dir(name, 0o700)?;
+            self.give(name, uid)?;
+        }
+        self.make_dir("etc", 0o755)?;
+        let account = format!("payload:x:{uid}:{uid}:payload:{}/home:/bin/sh", isolation::INSIDE);
+        self.write("etc/passwd", 0o644, accounts("/etc/passwd", &account).as_bytes())?;
+        self.write("etc/group", 0o644, accounts("/etc/group", &format!("payload:x:{uid}:")).as_bytes())?;
+        self.write("etc/canary", 0o600, b"")?;
+        // The token's value goes in a file and never near a shell: whoever knows a pool's name can write to it.
+        self.write("home/token", 0o600, token)?;
+        self.give("home/token", uid)
+    }
+
+    fn make_dir(&self, name: &str, mode: u32) -> Result<(), JobError> {
+        let made = DirBuilder::new().mode(mode).create(format!("{}/{name}", self.0));
+        made.map_err(|error| self.failed(name, error))
+    }
+
+    fn write(&self, name: &str, mode: u32, content: &[u8]) -> Result<(), JobError> {
+        let path = format!("{}/{name}", self.0);
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+        file.and_then(|mut file| file.write_all(content)).map_err(|error| self.failed(name, error))
+    }
+
+    fn give(&self, name: &str, uid: u32) -> Result<(), JobError> {
+        let path = format!("{}/{name}", self.0);
+        let given = chown(path.as_str(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
+        given.map_err(|errno| self.failed(name, errno.into()))
+    }
+
+    fn failed(&self, name: &str, error: io::Error) -> JobError {
+        JobError::File { path: format!("{}/{name}", self.0), error }
+    }
 }
 
-/// The token's value goes in a file and never near a shell: whoever knows a pool's name can write to it.
-fn write_token(dir: &str, uid: u32, body: &[u8]) -> Result<(), JobError> {
-    let path = format!("{dir}/token");
-    let failed = |error: io::Error| JobError::File { path: path.clone(), error };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-    file.write_all(body).map_err(failed)?;
-    chown(path.as_str(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid))).map_err(|errno| failed(errno.into()))
+/// The image's accounts and the job's own.
+fn accounts(path: &str, own: &str) -> String {
+    with_account(&fs::read_to_string(path).unwrap_or_default(), own)
+}
+
+/// A file of accounts with one more line. Of a name that is there twice a program sees the first, so the image's goes.
+fn with_account(text: &str, own: &str) -> String {
+    let name = own.split(':').next().unwrap_or_default();
+    let others = text.lines().filter(|line| line.split(':').next() != Some(name));
+    others.chain([own]).map(|line| format!("{line}\n")).collect()
 }
 
 /// Everything that the program's environment holds.
-fn environment(dir: &str, job: &str, token: &Token, features: &[(String, String)]) -> Vec<(String, String)> {
+fn environment(inside: &str, job: &str, token: &Token, features: &[(String, String)]) -> Vec<(String, String)> {
     let tries = token.leases.map_or_else(String::new, |leases| leases.to_string());
     let pairs = [
         ("PATH", launch::PATH),
-        ("HOME", dir),
-        ("TMPDIR", dir),
+        ("HOME", &format!("{inside}/home")),
+        ("TMPDIR", &format!("{inside}/tmp")),
         ("USER", "payload"),
         ("LOGNAME", "payload"),
         ("SHELL", "/bin/sh"),
@@ -178,31 +343,41 @@ fn environment(dir: &str, job: &str, token: &Token, features: &[(String, String)
         ("JOB_ID", job),
         ("TOKEN_ID", &token.id),
         ("TOKEN_TRIES", &tries),
-        ("TOKEN_FILE", &format!("{dir}/token")),
-        ("RESULT_FILE", &format!("{dir}/result")),
+        ("TOKEN_FILE", &format!("{inside}/home/token")),
+        ("RESULT_FILE", &format!("{inside}/home/result")),
     ];
     let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    pairs.into_iter().chain(features.iter().cloned()).collect()
+    // A mutant hands on what the agent has.
+    let more: Vec<_> = if mutation::taken("environment") { Vec::new() } else { std::env::vars().collect() };
+    pairs.into_iter().chain(features.iter().cloned()).chain(more).collect()
 }
 
-fn become_payload(
-    uid: u32,
-    program: &Program<'_>,
-    door: &mut File,
-    output: &OwnedFd,
-) -> Result<Infallible, StageError> {
-    launch::detach(Some(door), output)?;
-    // The pipe is root's: without this a payload could not open /dev/stdout by name.
-    nix::sys::stat::fchmod(output.as_fd(), nix::sys::stat::Mode::from_bits_truncate(0o622))
-        .map_err(StageError::at("output mode"))?;
-    // Whatever the machine's roles have: a payload's core file is nobody's business, and the kernel's
-    // out-of-memory killer takes it first.
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(StageError::at("limit core"))?;
-    fs::write("/proc/self/oom_score_adj", "500")
-        .map_err(|error| nix::Error::from_raw(error.raw_os_error().unwrap_or(0)))
-        .map_err(StageError::at("oom_score_adj"))?;
-    launch::become_user(uid)?;
-    // Changing users clears it, so it comes after. Nobody would watch a payload whose agent is gone.
-    credentials::die_with_parent().map_err(StageError::at("parent death signal"))?;
-    launch::exec(program)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_has_an_account_of_its_own() {
+        let own = "payload:x:66000:66000:payload:/run/ctxinit/home:/bin/sh";
+        let cases = [
+            ("", format!("{own}\n")),
+            ("root:x:0:0::/:/bin/sh", format!("root:x:0:0::/:/bin/sh\n{own}\n")),
+            ("payload:x:0:0::/:/bin/sh\npayloads:x:7:7::/:\n", format!("payloads:x:7:7::/:\n{own}\n")),
+        ];
+        for (image, expected) in cases {
+            assert_eq!(with_account(image, own), expected);
+        }
+    }
+
+    /// Every name that a token may leave out is that of a step.
+    #[test]
+    fn all_steps_can_be_left_out() {
+        let limits = ["fresh uid", "memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "cpu.max"];
+        let agent = [&limits[..], &["scratch size", "scratch inodes", "environment", "keeper user"]].concat();
+        let tables = [keeper::AROUND, view::VIEW].into_iter().chain(steps::ROUNDS).flatten().map(|step| step.name);
+        let steps: std::collections::BTreeSet<&str> =
+            agent.into_iter().chain(tables).filter(|name| *name != "mount namespace").collect();
+        let names: std::collections::BTreeSet<&str> = mutation::NAMES.iter().copied().collect();
+        assert_eq!(steps, names);
+    }
 }

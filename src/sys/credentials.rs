@@ -1,6 +1,7 @@
 //! Capabilities, securebits and descriptors: what nix has no safe call for.
 
 use std::ops::RangeInclusive;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_ulong};
@@ -69,6 +70,17 @@ pub fn set_securebits() -> Result<(), Errno> {
     prctl(libc::PR_SET_SECUREBITS, SECUREBITS as c_ulong, 0)
 }
 
+/// The securebits of this thread.
+///
+/// # Errors
+/// Those of prctl(2).
+pub fn securebits() -> Result<c_int, Errno> {
+    // SAFETY: PR_GET_SECUREBITS takes no argument.
+    Errno::result(unsafe {
+        libc::prctl(libc::PR_GET_SECUREBITS, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong)
+    })
+}
+
 /// Asks for SIGKILL when the parent ends. Credential changes clear it, so it comes after them.
 ///
 /// # Errors
@@ -85,6 +97,12 @@ pub fn close_range(range: RangeInclusive<u32>) -> Result<(), Errno> {
     // SAFETY: the caller is a freshly forked child which uses none of these descriptors again: it either
     // leaves by exec or _exit, or was given the ones it keeps outside of the range.
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, *range.start(), *range.end(), 0) }).map(drop)
+}
+
+/// A descriptor of this process by its number, for a question to the kernel; a number that is none gets EBADF.
+pub fn borrow(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: fd is not -1, as callers have it from /proc/self/fd, and nothing is closed while they ask.
+    unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
 /// Marks every descriptor from 3 on to be closed by exec.
@@ -107,6 +125,15 @@ pub fn new_session_keyring() -> Result<(), Errno> {
     let result =
         unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
     Errno::result(result).map(drop)
+}
+
+/// The number of this process's session keyring; none where the kernel has no keyrings, or a filter lets nobody ask.
+pub fn session_keyring() -> Option<i32> {
+    const KEYCTL_GET_KEYRING_ID: c_int = 0;
+    const KEY_SPEC_SESSION_KEYRING: c_int = -3;
+    // SAFETY: keyctl takes integers here; the last asks not to make one.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0) };
+    Errno::result(result).ok().map(|id| id as i32)
 }
 
 fn prctl(option: c_int, second: c_ulong, third: c_ulong) -> Result<(), Errno> {

@@ -9,7 +9,11 @@ use nix::libc;
 
 /// linux/mount.h; the libc crate has them for Android only.
 const OPEN_TREE_CLONE: libc::c_uint = 1;
+const AT_RECURSIVE: libc::c_int = 0x8000;
 const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
+const MOUNT_ATTR_NOEXEC: u64 = 8;
 
 /// struct mount_attr of linux/mount.h.
 #[repr(C)]
@@ -46,4 +50,40 @@ pub fn bare_root() -> io::Result<OwnedFd> {
     };
     Errno::result(result)?;
     Ok(root)
+}
+
+/// What a mount lets nobody do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forbids {
+    /// Write.
+    pub writing: bool,
+    /// Get another user's rights by a program's mode or capabilities.
+    pub setuid: bool,
+    /// Reach a device by a node.
+    pub devices: bool,
+    /// Execute a program.
+    pub programs: bool,
+}
+
+/// Has the mount at `path`, and with `below` every one in it, forbid so much more; with `devices` also let it forbid
+/// devices no longer.
+///
+/// # Errors
+/// Those of mount_setattr(2) (Linux 5.12).
+pub fn forbid(path: &CStr, below: bool, forbids: Forbids, devices: bool) -> Result<(), Errno> {
+    let bits = [
+        (forbids.writing, MOUNT_ATTR_RDONLY),
+        (forbids.setuid, MOUNT_ATTR_NOSUID),
+        (forbids.devices, MOUNT_ATTR_NODEV),
+        (forbids.programs, MOUNT_ATTR_NOEXEC),
+    ];
+    let set = bits.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum();
+    let attr = MountAttr { set, clear: if devices { MOUNT_ATTR_NODEV } else { 0 }, propagation: 0, userns_fd: 0 };
+    let flags = if below { AT_RECURSIVE } else { 0 };
+    // SAFETY: `attr` is a live struct mount_attr of the given size, which the call only reads, as it does the path.
+    let result = unsafe {
+        let size = size_of::<MountAttr>();
+        libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), flags, &raw const attr, size)
+    };
+    Errno::result(result).map(drop)
 }

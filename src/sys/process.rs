@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
+use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid};
 use thiserror::Error;
@@ -35,6 +36,20 @@ impl Exit {
     /// Whether it is the success of a script or program.
     pub fn success(self) -> bool {
         self == Self::Code(0)
+    }
+
+    /// As four bytes for a pipe between processes, in the form of wait(2).
+    pub fn to_bytes(self) -> [u8; 4] {
+        let status = match self {
+            Self::Code(code) => (code & 0xff) << 8,
+            Self::Signal(number) => number & 0x7f,
+        };
+        status.to_ne_bytes()
+    }
+
+    /// From such bytes.
+    pub fn from_bytes(bytes: [u8; 4]) -> Self {
+        decode(i32::from_ne_bytes(bytes))
     }
 
     /// Its status, if it exited.
@@ -92,22 +107,112 @@ pub enum SpawnError {
 /// `EBUSY` when this process has a second thread (its locks would be copied in whatever state they are),
 /// else those of fork(2) and pidfd_open(2).
 pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Child> {
-    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
-        return Err(Errno::EBUSY.into());
-    }
+    alone()?;
     // SAFETY: this process has one thread (checked above where /proc is mounted; before that, no code has
     // run that could start one), so the child finds no lock held by a thread that does not exist in it.
     match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => {
-            // The parent's way of dying (PID 1's turns the machine off) is not the child's: it says so and aborts.
-            std::panic::set_hook(Box::new(|panic| {
-                let place = panic.location().map(ToString::to_string).unwrap_or_default();
-                log::error!("process {} failed at {place}", std::process::id());
-            }));
-            leave(body())
-        }
+        ForkResult::Child => leave_after(body),
         ForkResult::Parent { child } => Ok(Child { pid: child, pidfd: pidfd_open(child)? }),
     }
+}
+
+/// Where a child starts that is to be apart from everybody else.
+#[derive(Clone, Copy, Debug)]
+pub struct Apart<'a> {
+    /// Its cgroup, a directory; it never was in another.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Its own namespaces.
+    pub namespaces: CloneFlags,
+}
+
+/// struct clone_args of linux/sched.h, as of Linux 5.7.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Forks into a cgroup and namespaces; the child runs `body` and exits with what it returns.
+///
+/// # Errors
+/// As [`fork`], and those of clone3(2): there is no fallback to less.
+pub fn fork_apart(apart: &Apart<'_>, body: impl FnOnce() -> i32) -> io::Result<Child> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    alone()?;
+    let mut pidfd: libc::c_int = -1;
+    let mut args = CloneArgs {
+        flags: libc::CLONE_PIDFD as u64 | apart.namespaces.bits() as u64,
+        pidfd: (&raw mut pidfd).addr() as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = apart.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // The C library's fork would tell its copy of this thread its new number, which nothing here asks for; a fork of the
+    // child's own sets it right.
+    // SAFETY: without a stack and without CLONE_VM this is fork(2): the child has a copy of everything. `args` is a live
+    // struct of the given size, `pidfd` a live int. One thread, as checked above.
+    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
+    if pid == 0 {
+        leave_after(body);
+    }
+    // SAFETY: the call succeeded, so pidfd is a new descriptor that nobody else owns; it closes on exec.
+    Ok(Child { pid: Pid::from_raw(pid as i32), pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// A forked process would have copies of locks that other threads hold.
+fn alone() -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+        return Err(Errno::EBUSY.into());
+    }
+    Ok(())
+}
+
+/// The life of a forked child.
+fn leave_after(body: impl FnOnce() -> i32) -> ! {
+    // The parent's way of dying (PID 1's turns the machine off) is not the child's: it says so and aborts.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        log::error!("process {} failed at {place}", std::process::id());
+    }));
+    leave(body())
+}
+
+/// A child's way to say what failed on its way to a program.
+#[derive(Debug)]
+pub struct Report(File);
+
+impl Report {
+    /// Says it; returns the child's exit code.
+    pub fn failed(&self, error: &StageError) -> i32 {
+        let mut report = (error.errno as i32).to_ne_bytes().to_vec();
+        report.extend_from_slice(error.stage.as_bytes());
+        let _ = (&self.0).write_all(&report);
+        125
+    }
+}
+
+impl AsFd for Report {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn report() -> Result<(File, Report), SpawnError> {
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
+    Ok((reader.into(), Report(writer.into())))
 }
 
 /// A child on its way to a program.
@@ -125,16 +230,25 @@ pub struct Starting {
 /// # Errors
 /// The parent's side alone.
 pub fn begin(steps: impl FnOnce() -> Result<Infallible, StageError>) -> Result<Starting, SpawnError> {
-    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
+    let (reader, report) = report()?;
     let child = fork(|| {
         let Err(error) = steps();
-        let mut report = (error.errno as i32).to_ne_bytes().to_vec();
-        report.extend_from_slice(error.stage.as_bytes());
-        let _ = File::from(writer).write_all(&report);
-        125
+        report.failed(&error)
     })
     .map_err(SpawnError::Fork)?;
-    Ok(Starting { child, report: reader.into() })
+    Ok(Starting { child, report: reader })
+}
+
+/// The same in a place apart, for a child that starts others: whoever of them fails says so, and the program runs when
+/// all have closed the report.
+///
+/// # Errors
+/// The parent's side alone, clone3(2) by its name.
+pub fn begin_apart(apart: &Apart<'_>, body: impl FnOnce(Report) -> i32) -> Result<Starting, SpawnError> {
+    let (reader, report) = report()?;
+    let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32));
+    let child = fork_apart(apart, || body(report)).map_err(errno).map_err(StageError::at("clone3"))?;
+    Ok(Starting { child, report: reader })
 }
 
 /// Forks; the child takes `steps` towards a program. Whatever step fails is reported here, and no program ran.
@@ -151,10 +265,24 @@ impl Starting {
     /// # Errors
     /// [`SpawnError::Stage`] names the step and its errno.
     pub fn result(mut self) -> Result<Child, SpawnError> {
+        match self.reported() {
+            Ok(()) => Ok(self.child),
+            Err(error @ SpawnError::Fork(_)) => Err(error),
+            Err(error) => {
+                self.child.wait().map_err(SpawnError::Fork)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The same, and whose end it is to wait for the child is the caller's affair.
+    ///
+    /// # Errors
+    /// [`SpawnError::Stage`] names the step and its errno.
+    pub fn reported(&mut self) -> Result<(), SpawnError> {
         let mut report = Vec::new();
         self.report.read_to_end(&mut report).map_err(SpawnError::Fork)?;
-        let Some((errno, stage)) = report.split_first_chunk::<4>() else { return Ok(self.child) };
-        self.child.wait().map_err(SpawnError::Fork)?;
+        let Some((errno, stage)) = report.split_first_chunk::<4>() else { return Ok(()) };
         Err(StageError {
             stage: String::from_utf8_lossy(stage).into_owned(),
             errno: Errno::from_raw(i32::from_ne_bytes(*errno)),
@@ -286,5 +414,8 @@ mod tests {
         assert_eq!(Exit::Signal(37).to_string(), "killed by signal 37");
         assert_eq!(decode(0x0300), Exit::Code(3));
         assert_eq!(decode(37), Exit::Signal(37));
+        for exit in [Exit::Code(0), Exit::Code(255), Exit::Signal(9), Exit::Signal(64)] {
+            assert_eq!(Exit::from_bytes(exit.to_bytes()), exit);
+        }
     }
 }

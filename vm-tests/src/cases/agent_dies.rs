@@ -16,7 +16,7 @@ pub const CASE: Case = Case::new(NAME, host).with_payload(guest);
 const EPILOG: &str = r#"
 [ "$1" = start ] || return
 (
-    until grep -qs "^RESULT" /run/ctxinit/jobs/*/said; do sleep 1; done
+    until grep -qs "^RESULT" /run/ctxinit/jobs/*/home/said; do sleep 1; done
     kill -9 "$PPID"
 ) &
 "#;

@@ -1,0 +1,101 @@
+//! All that a job has of its own, made ready before the fork: what a child does in between is bounded then.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::sched::CloneFlags;
+
+use super::mutation;
+use crate::image::payload::{Access, Payload};
+use crate::launch::Vectors;
+use crate::sys::credentials;
+
+/// Where a job finds its own directory: nothing else of what lies there in the machine is to be seen.
+pub const INSIDE: &str = "/run/ctxinit";
+
+/// What a job is made of.
+#[derive(Debug)]
+pub struct Isolation<'a> {
+    /// What the image and the site allow.
+    pub policy: &'a Payload,
+    /// Its user and group.
+    pub uid: u32,
+    /// Its directory, as the machine sees it.
+    pub dir: &'a str,
+    /// The file system of that.
+    pub device: u64,
+    /// Its cgroup, as `/proc/self/cgroup` has it.
+    pub cgroup: &'a str,
+    /// Its program.
+    pub program: Vectors,
+    /// The pipe for its output.
+    pub output: OwnedFd,
+    /// What the agent has, and the payload must not.
+    pub outside: Outside,
+}
+
+/// What is the agent's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// Its session keyring.
+    pub keyring: Option<i32>,
+    /// Its namespaces, as the links in `/proc/self/ns` name them: pid, mnt, ipc, net.
+    pub namespaces: [String; 4],
+}
+
+impl Outside {
+    /// Of this process.
+    ///
+    /// # Errors
+    /// Those of readlink(2).
+    pub fn now() -> io::Result<Self> {
+        let [pid, mnt, ipc, net] = ["pid", "mnt", "ipc", "net"].map(namespace);
+        Ok(Self { keyring: credentials::session_keyring(), namespaces: [pid?, mnt?, ipc?, net?] })
+    }
+}
+
+/// The name of a namespace of this process.
+///
+/// # Errors
+/// Those of readlink(2).
+pub fn namespace(kind: &str) -> io::Result<String> {
+    fs::read_link(format!("/proc/self/ns/{kind}")).map(|link| link.to_string_lossy().into_owned())
+}
+
+impl Isolation<'_> {
+    /// The directory, as the job sees it.
+    pub fn inside(&self) -> &str {
+        // Without a mount of its own at that place, the job finds it where the machine has it.
+        if mutation::removed("own run") { self.dir } else { INSIDE }
+    }
+
+    /// Where the program starts.
+    pub fn home(&self) -> String {
+        format!("{}/home", self.inside())
+    }
+
+    /// A file of root's, that nobody else can read.
+    pub fn canary(&self) -> String {
+        format!("{}/etc/canary", self.inside())
+    }
+
+    /// Whether it has nobody to talk to.
+    pub fn is_alone(&self) -> bool {
+        self.policy.network.access == Access::None
+    }
+
+    /// The namespaces that it starts in.
+    pub fn namespaces(&self) -> CloneFlags {
+        let mut flags = CloneFlags::CLONE_NEWNS;
+        let more = [
+            ("pid namespace", CloneFlags::CLONE_NEWPID, true),
+            ("ipc namespace", CloneFlags::CLONE_NEWIPC, true),
+            ("net namespace", CloneFlags::CLONE_NEWNET, self.is_alone()),
+        ];
+        for (name, flag, due) in more {
+            flags.set(flag, due && mutation::taken(name));
+        }
+        flags
+    }
+}

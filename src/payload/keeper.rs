@@ -1,0 +1,184 @@
+//! The first process of a job's pid namespace, and how it comes to its second, the payload.
+//!
+//! The first process of a namespace hears no signal that it does not handle, and has to reap what others leave: programs
+//! are not made for that, so ctxinit does it. The keeper makes the job's view, starts the payload, becomes nobody, and
+//! tells the agent how the payload ended. Then it waits to be killed, which kills whatever is left in the namespace. It
+//! dies with the agent.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::Mode;
+use nix::unistd::{execveat, getpid, pipe2};
+
+use super::isolation::{Isolation, namespace};
+use super::steps::{self, Plan, ROUNDS, Step};
+use super::{mutation, proofs, view};
+use crate::launch::{self, errno};
+use crate::sys::credentials;
+use crate::sys::process::{self, Apart, Child, Reaped, Report, SpawnError, StageError, Starting};
+use crate::{ids, logging, network};
+
+/// Starts a keeper, which starts the payload. Its pipe tells how that ended, four bytes of [`process::Exit`]; its end
+/// before them means that the keeper is dead.
+///
+/// # Errors
+/// clone3(2); what fails in the child comes by the [`Starting`].
+pub fn begin(job: &Isolation<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<(Starting, File), SpawnError> {
+    let (reader, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
+    let apart = Apart { cgroup: cgroup.filter(|_| mutation::taken("cgroup")), namespaces: job.namespaces() };
+    let starting = process::begin_apart(&apart, |report| live(job, writer, report))?;
+    Ok((starting, reader))
+}
+
+/// The life of a keeper.
+fn live(job: &Isolation<'_>, status: OwnedFd, report: Report) -> i32 {
+    match set_up(job, &status, &report) {
+        Ok(payload) => {
+            // All have closed it now: the program runs.
+            drop(report);
+            keep(&payload, status)
+        }
+        Err(error) => report.failed(&error),
+    }
+}
+
+fn set_up(job: &Isolation<'_>, status: &OwnedFd, report: &Report) -> Result<Child, StageError> {
+    // Drops the agent's outlets while their descriptors are still open.
+    logging::to_agent();
+    credentials::die_with_parent().map_err(StageError::at("keeper: parent death signal"))?;
+    SigSet::all().thread_block().map_err(StageError::at("keeper: signals"))?;
+    let kept = [status.as_raw_fd(), report.as_fd().as_raw_fd(), job.output.as_raw_fd()];
+    launch::keep_only(&kept).map_err(StageError::at("keeper: close descriptors"))?;
+    view::follow().map_err(StageError::at("mount propagation"))?;
+    let plan = Plan::payload(job);
+    steps::take(view::VIEW, &plan)?;
+    if job.is_alone() && mutation::taken("net namespace") {
+        network::loopback_up().map_err(|error| errno(error.source)).map_err(StageError::at("loopback"))?;
+    }
+    let (ready, tell_ready) = pipe2(OFlag::O_CLOEXEC).map_err(StageError::at("keeper: pipe"))?;
+    // The payload has the way to say what failed, too.
+    let payload = process::fork(|| {
+        let Err(error) = become_payload(job, ready.as_fd());
+        report.failed(&error)
+    });
+    let payload = payload.map_err(errno).map_err(StageError::at("fork"))?;
+    drop(ready);
+    become_nobody(&[status.as_raw_fd(), report.as_fd().as_raw_fd(), tell_ready.as_raw_fd()])?;
+    File::from(tell_ready).write_all(b"1").map_err(errno).map_err(StageError::at("keeper: ready"))?;
+    Ok(payload)
+}
+
+/// Its memory holds what the agent's held, so no payload may look into it or signal it: another user, and none of the
+/// agent's descriptors.
+fn become_nobody(keep: &[i32]) -> Result<(), StageError> {
+    launch::keep_only(keep).map_err(StageError::at("keeper: close descriptors"))?;
+    let null = File::open("/dev/null").map_err(errno).map_err(StageError::at("keeper: /dev/null"))?;
+    launch::streams(null.as_fd()).map_err(StageError::at("keeper: standard streams"))?;
+    if mutation::removed("keeper user") {
+        return Ok(());
+    }
+    steps::all(&Plan::keeper(ids::KEEPER)).map_err(|StageError { stage, errno }| {
+        let stage = format!("keeper: {stage}");
+        StageError { stage, errno }
+    })
+}
+
+/// Reaps for ever; tells of the payload.
+fn keep(payload: &Child, status: OwnedFd) -> i32 {
+    let mut status = Some(File::from(status));
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    loop {
+        while let Reaped::Ended(pid, exit) = process::reap_any() {
+            // Once: its number may mean another process later.
+            if pid == payload.pid()
+                && let Some(mut status) = status.take()
+            {
+                let _ = status.write_all(&exit.to_bytes());
+            }
+        }
+        if children.wait().is_err() {
+            return 1;
+        }
+    }
+}
+
+/// The drop, its proofs, and the program.
+fn become_payload(job: &Isolation<'_>, ready: BorrowedFd<'_>) -> Result<Infallible, StageError> {
+    let plan = Plan::payload(job);
+    let [first, walls] = ROUNDS;
+    steps::take(first, &plan)?;
+    // As the user: where the user may not go, there is no program. It does not open it for reading.
+    let path = job.program.path()?;
+    let named = |what: &str| format!("{what} {}", path.to_string_lossy());
+    let program = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+    let program = program.map_err(StageError::at(named("open")))?;
+    for proofs in [AROUND, view::VIEW, first] {
+        steps::prove(proofs, &plan)?;
+    }
+    steps::take(walls, &plan)?;
+    steps::prove(walls, &plan)?;
+    // Not before its keeper is nobody.
+    let mut word = [0];
+    let count = nix::unistd::read(ready, &mut word).map_err(StageError::at("wait for the keeper"))?;
+    if count == 0 {
+        return Err(StageError { stage: "keeper".to_owned(), errno: Errno::ECHILD });
+    }
+    match execveat(program, c"", &job.program.words, &job.program.environment, AtFlags::AT_EMPTY_PATH) {
+        // The interpreter of a script gets the script's path, and the one of a descriptor that exec has closed is none.
+        Err(Errno::ENOENT) => job.program.exec(),
+        Err(errno) => Err(StageError { stage: named("exec"), errno }),
+        Ok(never) => Ok(never),
+    }
+}
+
+/// What clone3(2) has made: there is nothing left to take.
+pub const AROUND: &[Step] = &[
+    Step { name: "cgroup", due: always, take: |_| Ok(()), prove: in_cgroup },
+    Step { name: "mount namespace", due: always, take: |_| Ok(()), prove: |plan| apart(plan, "mnt", 1) },
+    Step {
+        name: "pid namespace",
+        due: always,
+        take: |_| Ok(()),
+        prove: |plan| {
+            apart(plan, "pid", 0)?;
+            proofs::equal("the process", getpid().as_raw(), 2)
+        },
+    },
+    Step { name: "ipc namespace", due: always, take: |_| Ok(()), prove: |plan| apart(plan, "ipc", 2) },
+    Step {
+        name: "net namespace",
+        due: |plan| plan.job.is_some_and(Isolation::is_alone),
+        take: |_| Ok(()),
+        prove: |plan| apart(plan, "net", 3),
+    },
+];
+
+fn always(_: &Plan<'_>) -> bool {
+    true
+}
+
+fn in_cgroup(plan: &Plan<'_>) -> Result<(), String> {
+    let job = plan.job().map_err(|errno| errno.to_string())?;
+    let mut text = String::new();
+    let read = File::open("/proc/self/cgroup").and_then(|mut file| file.read_to_string(&mut text));
+    read.map_err(|error| error.to_string())?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+    proofs::equal("it", own.unwrap_or("none"), job.cgroup)
+}
+
+/// A namespace is not the agent's.
+fn apart(plan: &Plan<'_>, kind: &str, at: usize) -> Result<(), String> {
+    let job = plan.job().map_err(|errno| errno.to_string())?;
+    let own = namespace(kind).map_err(|error| error.to_string())?;
+    match job.outside.namespaces.get(at) {
+        Some(outside) if *outside != own => Ok(()),
+        _ => Err("it is the agent's".to_owned()),
+    }
+}
