@@ -3,6 +3,7 @@
 //! A job is its cgroup. It has a user of its own that is never used again, a directory of its own in
 //! bounded memory, and no way to more. A step of that which fails means that the job does not start.
 
+pub mod filter;
 pub mod isolation;
 pub mod keeper;
 pub mod mutation;

@@ -12,4 +12,5 @@ pub mod pidfd;
 pub mod priority;
 pub mod process;
 pub mod random;
+pub mod seccomp;
 pub mod signals;
