@@ -6,6 +6,7 @@
 pub mod filter;
 pub mod isolation;
 pub mod keeper;
+pub mod landlock;
 pub mod mutation;
 pub mod outcome;
 mod proofs;

@@ -5,6 +5,7 @@ pub mod block;
 pub mod cdrom;
 pub mod credentials;
 pub mod inode;
+pub mod landlock;
 pub mod module;
 pub mod mount;
 pub mod packet;
