@@ -216,6 +216,17 @@ impl Cgroup {
         text.lines().filter_map(|line| line.strip_prefix("0::/")).any(|path| Path::new(path).starts_with(own))
     }
 
+    /// Removes it, with those that were made inside.
+    ///
+    /// # Errors
+    /// `EBUSY` while somebody lives in it.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        for path in self.tree().iter().rev() {
+            fs::remove_dir(path).map_err(|error| failed(path, error))?;
+        }
+        Ok(())
+    }
+
     /// Itself and all below, parents first.
     fn tree(&self) -> Vec<PathBuf> {
         let mut tree = vec![self.path.clone()];
@@ -260,9 +271,7 @@ pub fn populated(events: &File) -> bool {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // EBUSY while somebody lives in it: then it stays, and goes with the machine.
-        for path in self.tree().iter().rev() {
-            let _ = fs::remove_dir(path);
-        }
+        let _ = self.remove();
     }
 }
 

@@ -223,6 +223,15 @@ pub fn unmount(target: &str) -> Result<(), MountError> {
         .map_err(|errno| failed("unmount", "what is", target)(errno.into()))
 }
 
+/// Unmounts what nobody holds.
+///
+/// # Errors
+/// `EBUSY` while somebody does.
+pub fn unmount_free(target: &str) -> Result<(), MountError> {
+    nix::mount::umount2(target, MntFlags::UMOUNT_NOFOLLOW)
+        .map_err(|errno| failed("unmount", "what is", target)(errno.into()))
+}
+
 fn failed(action: &str, source: &str, target: &str) -> impl FnOnce(io::Error) -> MountError {
     let (action, source_name, target) = (action.to_owned(), source.to_owned(), target.to_owned());
     move |error| MountError { action, source_name, target, error }

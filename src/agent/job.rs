@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use super::output::Source;
 use super::protocol::{FromWorker, Record, Token};
 use super::worker::Worker;
-use super::{Agent, network, scripts};
+use super::{Agent, ending, network};
 use crate::clock::Deadline;
 use crate::logging;
 use crate::payload::Job;
@@ -25,8 +26,8 @@ pub struct Ended {
     pub outcome: Outcome,
     /// What counts as its result; none unless it succeeded.
     pub result: Option<Vec<u8>>,
-    /// Whether a process of it could not be killed: then this machine is fit for no other job.
-    pub dirty: bool,
+    /// What of it could not be removed: then this machine is fit for no other job.
+    pub dirty: Option<String>,
 }
 
 /// Runs a job on a token to its end.
@@ -34,11 +35,11 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
     let begun = Instant::now();
     let (mut job, output) = match Job::begin(&agent.policy.payload, &agent.features, number, token, body) {
         Ok(begun) => begun,
-        Err(error) => return not_started(End::Failed(format!("not started: {error}"))),
+        Err(error) => return not_started(error.into()),
     };
     if let Err(end) = started(agent, &mut job) {
-        let clean = end_all(agent, &job, Duration::ZERO);
-        return Ended { dirty: !clean, ..not_started(end) };
+        let ended = ending::end(&mut agent.events, &job, Duration::ZERO);
+        return Ended { dirty: remains(agent, job, ended), ..not_started(end) };
     }
     let pid = job.pid().unwrap_or(job.keeper().pid().as_raw() as u32);
     let source = Source { tag: "payload".to_owned(), pid, job: Some(job.name.clone()), show: false };
@@ -48,19 +49,14 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
     let end = watch(agent, &mut job, worker);
     let by_itself = matches!(end, End::Exited(_));
     // What the first process left behind is none of anybody's any more.
-    let left_behind = if by_itself { job.payload_processes().len() } else { 0 };
+    let left_behind = if by_itself { job.members().len() } else { 0 };
     let grace = Duration::from_secs(if by_itself { 0 } else { agent.policy.payload.grace_secs.into() });
-    let clean = end_all(agent, &job, grace);
+    let ended = ending::end(&mut agent.events, &job, grace);
     let used = job.cgroup.usage();
     let mut outcome = Outcome {
-        end: if used.oom_kills.unwrap_or(0) > 0 { End::OutOfMemory } else { end },
+        end: end.after_oom_kills(used.oom_kills.unwrap_or(0)),
         wall_millis: begun.elapsed().as_millis() as u64,
-        usage: Usage {
-            cpu_millis: used.cpu_micros.unwrap_or(0) / 1000,
-            memory_kib: used.memory_peak.unwrap_or(0) / 1024,
-            oom_kills: used.oom_kills.unwrap_or(0),
-            pids_refused: used.pids_refused.unwrap_or(0),
-        },
+        usage: Usage::new(used, job.scratch_bytes()),
         left_behind,
         tail: agent.events.finish_output(output).tail,
     };
@@ -68,11 +64,21 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
     if outcome.success() {
         match job.result() {
             Ok(bytes) => result = Some(bytes),
-            Err(error) => outcome.end = End::Failed(error.to_string()),
+            Err(error) => outcome.end = error.into(),
         }
     }
-    audit(&source, format!("{} ended: {}, {} ms", job.name, outcome.end, outcome.wall_millis));
-    Ended { name: Some(job.name.clone()), outcome, result, dirty: !clean }
+    let (name, end) = (job.name.clone(), &outcome.end);
+    audit(&source, format!("{name} ended: {end} ({}), {} ms", end.coded(), outcome.wall_millis));
+    Ended { name: Some(name), outcome, result, dirty: remains(agent, job, ended) }
+}
+
+/// What is left of a job that has ended like this.
+fn remains(agent: &mut Agent, job: Job, ended: Result<(), String>) -> Option<String> {
+    let remains = ended.and_then(|()| ending::clear(&mut agent.events, job)).err();
+    if let Some(what) = &remains {
+        log::error!("{what}");
+    }
+    remains
 }
 
 /// Start and end of each job are in the log, so that a site can tell who ran what and when; on the console
@@ -85,26 +91,14 @@ fn audit(job: &Source, text: String) {
 /// Waits until the program runs.
 fn started(agent: &mut Agent, job: &mut Job) -> Result<(), End> {
     match agent.events.wait(&[(job.start_known(), PollFlags::POLLIN)], Deadline::after(START_LIMIT)) {
-        Ok(true) => job.started().map_err(|error| End::Failed(format!("not started: {error}"))),
+        Ok(true) => job.started().map_err(End::from),
         Ok(false) => {
             let limit = START_LIMIT.as_secs();
-            Err(End::Failed(format!(
-                "not started: its program did not run within {limit} s; does its file system answer?"
-            )))
+            let why = format!("its program did not run within {limit} s; does its file system answer?");
+            Err(End::NotStarted { why, errno: Some(Errno::ETIMEDOUT as i32) })
         }
         Err(_) => Err(End::Stopped),
     }
-}
-
-/// SIGTERM to everybody of the job, then SIGKILL, until nobody is left. False if somebody is.
-fn end_all(agent: &mut Agent, job: &Job, grace: Duration) -> bool {
-    if !grace.is_zero() {
-        job.cgroup.terminate(Some(job.keeper().pid()));
-        agent.events.wait_through(&[(job.status(), PollFlags::POLLIN)], Deadline::after(grace));
-    }
-    let clean = scripts::end_tree(&mut agent.events, &job.cgroup, job.keeper(), Duration::ZERO);
-    agent.events.bury(job.keeper());
-    clean
 }
 
 /// Waits for the first of: the program's end, its limit, a lost lease, the end of the machine.
@@ -115,13 +109,16 @@ fn watch(agent: &mut Agent, job: &mut Job, worker: &mut Worker) -> End {
         match job.ended() {
             Ok(Some(exit)) => return End::Exited(exit),
             Ok(None) => {}
-            Err(error) => return End::Failed(format!("{}: {error}", job.name)),
+            Err(error) => {
+                let why = format!("{}: {error}", job.name);
+                return End::Unwatched { why, errno: error.raw_os_error() };
+            }
         }
         match worker.heard() {
             Ok(None) => {}
             Ok(Some(FromWorker::LeaseLost { why })) => return End::LeaseLost(why),
-            Ok(Some(other)) => return End::Failed(format!("the worker says {other:?} during a job")),
-            Err(_) => return End::Failed("the worker is gone, and the lease with it".to_owned()),
+            Ok(Some(other)) => return unwatched(format!("the worker says {other:?} during a job")),
+            Err(_) => return unwatched("the worker is gone, and the lease with it".to_owned()),
         }
         // A job may run for longer than a DHCP lease.
         network::attend_or_warn(agent);
@@ -135,7 +132,11 @@ fn watch(agent: &mut Agent, job: &mut Job, worker: &mut Worker) -> End {
     }
 }
 
+fn unwatched(why: String) -> End {
+    End::Unwatched { why, errno: None }
+}
+
 fn not_started(end: End) -> Ended {
     let outcome = Outcome { end, wall_millis: 0, usage: Usage::default(), left_behind: 0, tail: Vec::new() };
-    Ended { name: None, outcome, result: None, dirty: false }
+    Ended { name: None, outcome, result: None, dirty: None }
 }

@@ -3,6 +3,7 @@
 mod boot;
 pub mod channel;
 pub mod end;
+mod ending;
 pub mod events;
 mod guard;
 pub(crate) mod hooks;

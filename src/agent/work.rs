@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::ending;
 use super::events::DYING;
 use super::job::{self, Ended};
 use super::patience::Patience;
@@ -33,6 +34,7 @@ const FAREWELL: Duration = Duration::from_secs(45);
 /// the worker leaves.
 pub const STOPPING: Duration = Duration::from_secs(MAX_GRACE_SECS as u64)
     .saturating_add(KILLED)
+    .saturating_add(ending::CLEARING)
     .saturating_add(DYING)
     .saturating_add(FAREWELL)
     .saturating_add(worker::LEAVE)
@@ -184,7 +186,7 @@ fn one_token(
 
     tell(&token, &ended, fate, &note);
     tally.count(fate, &ended.outcome);
-    let dirty = ended.dirty;
+    let dirty = ended.dirty.clone();
     let end = ended.outcome.end.to_string();
     agent.report.add_token(token_report(token, start_ms, ended, fate, note));
     agent.report.save();
@@ -194,8 +196,8 @@ fn one_token(
     if agent.events.is_ending() {
         return Err(Fault::Stop);
     }
-    if dirty {
-        return Ok(Some(Verdict::machine_fault("processes of a job could not be killed: no more work here")));
+    if let Some(what) = dirty {
+        return Ok(Some(Verdict::machine_fault(format!("no more work in this machine: {what}"))));
     }
     if tally.failures_in_row >= MAX_FAILURES {
         return Ok(Some(Verdict::machine_fault(format!("{MAX_FAILURES} jobs in a row failed, the last: {end}"))));
@@ -211,6 +213,7 @@ fn token_report(token: Token, start_ms: u64, ended: Ended, fate: Fate, note: Str
         start_ms,
         millis: outcome.wall_millis,
         end: outcome.end.to_string(),
+        reason: outcome.end.coded(),
         fate,
         note,
         result_bytes: result.map_or(0, |result| result.len() as u64),
@@ -239,7 +242,7 @@ fn tell(token: &Token, ended: &Ended, fate: Fate, note: &str) {
         Fate::Lost => "lost",
         Fate::Stranded => "stranded",
     };
-    log::warn!("token {id}: {fate}, {millis} ms, {end}{left}; {note}");
+    log::warn!("token {id}: {fate}, {millis} ms, {end} ({}){left}; {note}", end.coded());
 }
 
 /// Waits, and renews DHCP leases meanwhile.

@@ -7,9 +7,12 @@ pub mod filter;
 pub mod isolation;
 pub mod keeper;
 pub mod landlock;
+pub mod lurkers;
 pub mod mutation;
 pub mod outcome;
 mod proofs;
+pub mod reason;
+pub mod result;
 pub mod steps;
 pub mod view;
 
@@ -33,6 +36,7 @@ use crate::mounts::{self, MountError};
 use crate::sys::process::{Child, Exit, SpawnError, Starting};
 
 use isolation::{Isolation, Outside};
+use result::ResultError;
 
 /// Job directories, as the machine sees them; each is a tmpfs of its own.
 const JOBS: &str = "/run/ctxinit/jobs";
@@ -82,6 +86,24 @@ pub enum JobError {
     },
 }
 
+impl JobError {
+    /// The kernel's number, where it said one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Cgroup(error) => error.errno(),
+            Self::Mount(error) => Some(error.errno()).filter(|&errno| errno != 0),
+            Self::File { error, .. } | Self::Spawn(SpawnError::Fork(error)) => error.raw_os_error(),
+            Self::Spawn(SpawnError::Stage(step)) => Some(step.errno as i32),
+            Self::Scratch { .. } | Self::NoUser { .. } => None,
+        }
+    }
+
+    /// Whether it may be otherwise in a moment.
+    pub fn is_busy(&self) -> bool {
+        self.errno() == Some(libc::EBUSY)
+    }
+}
+
 /// A job that runs, or is on its way to that.
 #[derive(Debug)]
 pub struct Job {
@@ -97,14 +119,30 @@ pub struct Job {
     dir: JobDir,
 }
 
-/// A job directory; unmounted when dropped, with everything in it.
+/// A job directory; unmounted when dropped, with everything in it. Empty once that is done.
 #[derive(Debug)]
 pub struct JobDir(String);
 
+impl JobDir {
+    /// Removes it with everything in it, if nobody holds any of it.
+    fn remove(&mut self) -> Result<(), JobError> {
+        mounts::unmount_free(&self.0)?;
+        self.remove_place()
+    }
+
+    /// A directory that something is mounted on cannot be removed, so this proves that nothing is.
+    fn remove_place(&mut self) -> Result<(), JobError> {
+        let path = std::mem::take(&mut self.0);
+        fs::remove_dir(&path).map_err(|error| JobError::File { path, error })
+    }
+}
+
 impl Drop for JobDir {
     fn drop(&mut self) {
-        let removed = mounts::unmount(&self.0).map_err(|error| error.to_string());
-        let removed = removed.and_then(|()| fs::remove_dir(&self.0).map_err(|error| error.to_string()));
+        if self.0.is_empty() {
+            return;
+        }
+        let removed = mounts::unmount(&self.0).map_err(JobError::from).and_then(|()| self.remove_place());
         if let Err(error) = removed {
             log::warn!("job directory: {error}");
         }
@@ -180,11 +218,11 @@ impl Job {
 
     /// The program's process while it runs, as the machine numbers it.
     pub fn pid(&self) -> Option<u32> {
-        self.payload_processes().into_iter().min()
+        self.members().into_iter().min()
     }
 
     /// Every process of it but the keeper.
-    pub fn payload_processes(&self) -> Vec<u32> {
+    pub fn members(&self) -> Vec<u32> {
         let keeper = self.keeper().pid().as_raw() as u32;
         self.cgroup.members().into_iter().filter(|&pid| pid != keeper).collect()
     }
@@ -208,28 +246,29 @@ impl Job {
         }
     }
 
-    /// The file that the program left as its result; empty if it left none. Only after its last process has ended.
+    /// What the program left as its result; empty if it left nothing. Only after its last process has ended.
     ///
     /// # Errors
-    /// A result that is no regular file or larger than a token may be.
-    pub fn result(&self) -> Result<Vec<u8>, JobError> {
-        let path = format!("{}/home/result", self.dir.0);
-        let failed = |error: io::Error| JobError::File { path: path.clone(), error };
-        // The directory is the payload's: what lies there may be a link to anything, or a pipe that never ends.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
-        let file = match file {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            file => file.map_err(failed)?,
-        };
-        if !file.metadata().map_err(failed)?.is_file() {
-            return Err(failed(io::Error::other("the result is no regular file")));
+    /// [`ResultError`].
+    pub fn result(&self) -> Result<Vec<u8>, ResultError> {
+        result::take(&format!("{}/home/result", self.dir.0), MAX_BODY)
+    }
+
+    /// Bytes that lie in its directory.
+    pub fn scratch_bytes(&self) -> Option<u64> {
+        let of = statvfs(self.dir.0.as_str()).ok()?;
+        Some(of.blocks().saturating_sub(of.blocks_free()) * of.fragment_size())
+    }
+
+    /// Removes its directory and its cgroup, and makes sure that they are gone.
+    ///
+    /// # Errors
+    /// What is still there; `EBUSY` may be for a moment.
+    pub fn remove(&mut self) -> Result<(), JobError> {
+        if !self.dir.0.is_empty() {
+            self.dir.remove()?;
         }
-        let mut result = Vec::new();
-        file.take(MAX_BODY as u64 + 1).read_to_end(&mut result).map_err(failed)?;
-        if result.len() > MAX_BODY {
-            return Err(failed(io::Error::other(format!("the result is larger than {MAX_BODY} bytes"))));
-        }
-        Ok(result)
+        Ok(self.cgroup.remove()?)
     }
 }
 

@@ -1,9 +1,14 @@
-//! How a job ended.
+//! How a job ended, and what it used.
 
 use std::fmt;
 
+use nix::libc;
 use serde::Serialize;
 
+use super::JobError;
+use super::reason::{Coded, Reason};
+use super::result::ResultError;
+use crate::cgroup;
 use crate::sys::process::Exit;
 
 /// Why a job is over.
@@ -19,8 +24,27 @@ pub enum End {
     Stopped,
     /// The token's lease was lost.
     LeaseLost(String),
-    /// It was never started, or its result could not be taken.
-    Failed(String),
+    /// A step towards its program failed.
+    NotStarted {
+        /// The step, and what the kernel said.
+        why: String,
+        /// The kernel's number, where it said one.
+        errno: Option<i32>,
+    },
+    /// It exited well, but its result cannot be taken.
+    BadResult {
+        /// File and fault.
+        why: String,
+        /// The number that fits.
+        errno: Option<i32>,
+    },
+    /// It could not be watched any longer.
+    Unwatched {
+        /// What went wrong on our side.
+        why: String,
+        /// The kernel's number, where it said one.
+        errno: Option<i32>,
+    },
 }
 
 /// An ended job.
@@ -38,23 +62,95 @@ pub struct Outcome {
     pub tail: Vec<String>,
 }
 
-/// What a job used, as the report has it.
+/// What a job used, as the report has it. What the kernel did not tell is absent, which is not the same as 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// CPU time of all processes, milliseconds.
-    pub cpu_millis: u64,
+    pub cpu_millis: Option<u64>,
+    /// The part of it outside the kernel.
+    pub cpu_user_millis: Option<u64>,
+    /// The part of it inside the kernel.
+    pub cpu_system_millis: Option<u64>,
+    /// Time that its processes had to wait for `cpu_percent`, milliseconds, summed over processors.
+    pub throttled_millis: Option<u64>,
     /// Largest amount of memory at one time, KiB.
-    pub memory_kib: u64,
+    pub memory_kib: Option<u64>,
     /// Processes killed for lack of memory.
-    pub oom_kills: u64,
+    pub oom_kills: Option<u64>,
     /// How often a process could not be made because of the limit.
-    pub pids_refused: u64,
+    pub pids_refused: Option<u64>,
+    /// Bytes that reached drives while it ran.
+    pub disk_written_bytes: Option<u64>,
+    /// Bytes that lay in its own directory at the end.
+    pub scratch_bytes: Option<u64>,
+}
+
+impl Usage {
+    /// What the kernel counted, and what lay in the job's directory.
+    pub fn new(counted: cgroup::Usage, scratch_bytes: Option<u64>) -> Self {
+        let millis = |micros: Option<u64>| micros.map(|micros| micros / 1000);
+        Self {
+            cpu_millis: millis(counted.cpu_micros),
+            cpu_user_millis: millis(counted.user_micros),
+            cpu_system_millis: millis(counted.system_micros),
+            throttled_millis: millis(counted.throttled_micros),
+            memory_kib: counted.memory_peak.map(|bytes| bytes / 1024),
+            oom_kills: counted.oom_kills,
+            pids_refused: counted.pids_refused,
+            disk_written_bytes: counted.disk_written,
+            scratch_bytes,
+        }
+    }
 }
 
 impl Outcome {
     /// Whether the result counts.
     pub fn success(&self) -> bool {
         matches!(self.end, End::Exited(exit) if exit.success())
+    }
+}
+
+impl End {
+    /// The end, seen together with the kernel's count of kills for lack of memory. The whole group dies of one, so all
+    /// that is seen of it is a first process that did not end well; what we ended ourselves has its reason.
+    pub fn after_oom_kills(self, oom_kills: u64) -> Self {
+        match self {
+            Self::Exited(exit) if oom_kills > 0 && !exit.success() => Self::OutOfMemory,
+            end => end,
+        }
+    }
+
+    /// By number.
+    pub fn coded(&self) -> Coded {
+        let (reason, subcode) = match self {
+            Self::Exited(Exit::Code(code)) => (Reason::Exited, Some(*code)),
+            Self::Exited(Exit::Signal(number)) => (Reason::Signalled, Some(*number)),
+            Self::OutOfMemory => (Reason::OutOfMemory, None),
+            Self::TooLong(_) => (Reason::WallTime, None),
+            Self::LeaseLost(_) => (Reason::LeaseLost, None),
+            Self::Stopped => (Reason::MachineEnds, None),
+            Self::NotStarted { errno, .. } => (Reason::NotStarted, *errno),
+            Self::BadResult { errno, .. } => (Reason::BadResult, *errno),
+            Self::Unwatched { errno, .. } => (Reason::Unwatched, *errno),
+        };
+        Coded { code: reason.code(), subcode, name: reason.name() }
+    }
+}
+
+impl From<JobError> for End {
+    fn from(error: JobError) -> Self {
+        Self::NotStarted { why: error.to_string(), errno: error.errno() }
+    }
+}
+
+impl From<ResultError> for End {
+    fn from(error: ResultError) -> Self {
+        let errno = match &error {
+            ResultError::File { error, .. } => error.raw_os_error(),
+            ResultError::Irregular { .. } => Some(libc::EINVAL),
+            ResultError::TooLarge { .. } => Some(libc::EFBIG),
+        };
+        Self::BadResult { why: error.to_string(), errno }
     }
 }
 
@@ -66,7 +162,48 @@ impl fmt::Display for End {
             Self::OutOfMemory => f.write_str("killed for lack of memory"),
             Self::Stopped => f.write_str("stopped, as the machine ends"),
             Self::LeaseLost(why) => write!(f, "stopped, as the lease was lost: {why}"),
-            Self::Failed(why) => f.write_str(why),
+            Self::NotStarted { why, .. } => write!(f, "not started: {why}"),
+            Self::BadResult { why, .. } | Self::Unwatched { why, .. } => f.write_str(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+    use crate::sys::process::{SpawnError, StageError};
+
+    #[test]
+    fn ends_have_numbers() {
+        let step = SpawnError::from(StageError { stage: "setgroups".to_owned(), errno: Errno::EPERM });
+        let large = ResultError::TooLarge { path: "/r".to_owned(), limit: 5 };
+        let cases = [
+            (End::Exited(Exit::Code(0)), "exit 0", "reason 1/0"),
+            (End::Exited(Exit::Code(3)), "exit 3", "reason 1/3"),
+            (End::Exited(Exit::Signal(37)), "killed by signal 37", "reason 2/37"),
+            (End::OutOfMemory, "killed for lack of memory", "reason 3"),
+            (End::TooLong(7), "stopped after 7 s", "reason 4"),
+            (End::LeaseLost("x".to_owned()), "stopped, as the lease was lost: x", "reason 5"),
+            (End::Stopped, "stopped, as the machine ends", "reason 6"),
+            (JobError::from(step).into(), "not started: setgroups: EPERM: Operation not permitted", "reason 7/1"),
+            (large.into(), "/r is larger than 5 bytes", "reason 8/27"),
+            (End::Unwatched { why: "gone".to_owned(), errno: None }, "gone", "reason 11"),
+        ];
+        for (end, text, code) in cases {
+            assert_eq!((end.to_string(), end.coded().to_string()), (text.to_owned(), code.to_owned()));
+        }
+    }
+
+    #[test]
+    fn lack_of_memory_explains_only_what_died_of_it() {
+        let killed = End::Exited(Exit::Signal(9));
+        assert_eq!(killed.clone().after_oom_kills(1), End::OutOfMemory);
+        assert_eq!(killed.clone().after_oom_kills(0), killed);
+        // A daemon that it left behind; and a machine that ends must not forget it over that.
+        for end in [End::Exited(Exit::Code(0)), End::Stopped, End::TooLong(1)] {
+            assert_eq!(end.clone().after_oom_kills(1), end);
         }
     }
 }

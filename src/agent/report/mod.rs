@@ -25,6 +25,7 @@ use crate::guard::device::ImageDevice;
 use crate::guard::policy::OnViolation;
 use crate::image::policy::Identity;
 use crate::payload::outcome::Usage;
+use crate::payload::reason::Coded;
 use crate::verdict::Verdict;
 
 /// Where it lies in the running machine.
@@ -80,6 +81,8 @@ pub struct TokenReport {
     pub millis: u64,
     /// How the payload ended.
     pub end: String,
+    /// The same by number.
+    pub reason: Coded,
     /// What became of the token.
     pub fate: Fate,
     /// The worker's word on that.

@@ -88,10 +88,21 @@ fn full() -> Report {
         start_ms: 1000,
         millis: 812,
         end: "exit 1".to_owned(),
+        reason: Coded { code: 1, subcode: Some(1), name: "exited" },
         fate: Fate::Released,
         note: "lock released".to_owned(),
         result_bytes: 3,
-        usage: Usage { cpu_millis: 800, memory_kib: 900, oom_kills: 1, pids_refused: 1 },
+        usage: Usage {
+            cpu_millis: Some(800),
+            cpu_user_millis: Some(500),
+            cpu_system_millis: Some(300),
+            throttled_millis: None,
+            memory_kib: Some(900),
+            oom_kills: Some(1),
+            pids_refused: Some(1),
+            disk_written_bytes: None,
+            scratch_bytes: Some(4096),
+        },
         left_behind: 1,
         tail: vec!["no such file".to_owned()],
     };
@@ -148,6 +159,8 @@ fn a_field_that_is_missing_new_or_wrong_is_seen() {
         ("/phases/0/scripts/0", "exit", json!(256)),
         ("/phases/0/changes/0", "sha256", json!("AB")),
         ("/tokens/0", "fate", json!("eaten")),
+        ("/tokens/0/reason", "name", json!("Not Started")),
+        ("/tokens/0/usage", "scratch_bytes", json!(-1)),
         ("/verdict", "code", json!(99)),
     ] {
         let mut report = full.clone();

@@ -168,8 +168,8 @@ fn token(html: &mut Html, token: View<'_>) {
          <td class=\"number wide\">{}</td></tr>\n",
         duration(token.number("start_ms")),
         duration(token.number("millis")),
-        duration(usage.number("cpu_millis")),
-        bytes(usage.number("memory_kib").saturating_mul(1024)),
+        usage.maybe("cpu_millis").map_or_else(|| "?".to_owned(), duration),
+        usage.maybe("memory_kib").map_or_else(|| "?".to_owned(), |kib| bytes(kib.saturating_mul(1024))),
         bytes(token.number("result_bytes"))
     ));
     if !completed {
