@@ -6,6 +6,8 @@ mod bad_image;
 mod cd_new;
 mod daemon;
 mod dhcp_silent;
+mod dirty;
+mod end_reasons;
 mod guard_device;
 mod guard_good;
 mod guard_hostile;
@@ -68,6 +70,10 @@ pub const ALL: &[Case] = &[
     script_stopped::CASE,
     daemon::CASE,
     payload_fails::CASE,
+    end_reasons::CASE,
+    end_reasons::NOT_STARTED,
+    dirty::FROZEN,
+    dirty::HELD,
     agent_dies::CASE,
     power_button::POWER_BUTTON,
     power_button::CTRL_ALT_DEL,
