@@ -103,6 +103,9 @@ pub fn policy(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
         mounts::resize(root::LAYER, policy.overlay_mb).map_err(machine_fault)?;
     }
     start_logger(agent).map_err(|error| machine_fault(format!("logger: {error}")))?;
+    agent.allowed = policy.payload.clone();
+    // Until a context is read, and where there is none.
+    policy.payload = agent.allowed.without_site();
     agent.policy = policy;
     guard::arm(agent).map_err(machine_fault)?;
     Ok(Done::Next(note))

@@ -67,9 +67,9 @@ pub fn run(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
         Finding::Found(found) => {
             check_signature(agent, &found)?;
             show_context()?;
-            read_context(agent)?;
+            let tightened = read_context(agent)?;
             eject(agent, &found)?;
-            Ok(Done::Next(why))
+            Ok(Done::Next(format!("{why}{tightened}")))
         }
         Finding::Nothing { .. } if agent.policy.medium.need == Need::Require => {
             log::error!("medium {why}");
@@ -193,8 +193,8 @@ fn show_context() -> Result<(), Fault> {
     mounts::bind(medium::COPY, script::CONTEXT_DIR).map_err(machine_fault)
 }
 
-/// What of the CD is for ctxinit itself: `context.sh` and `context.json`.
-fn read_context(agent: &mut Agent) -> Result<(), Fault> {
+/// What of the CD is for ctxinit itself: `context.sh` and `context.json`. Returns what it tightened, for the note.
+fn read_context(agent: &mut Agent) -> Result<String, Fault> {
     let (variables, nebula) = read("context.sh")?.map(nebula::read).transpose()?.unwrap_or_default();
     write_private(script::VARIABLES, shell::assignments(&variables).as_bytes())
         .map_err(|error| machine_fault(format!("{}: {error}", script::VARIABLES)))?;
@@ -206,7 +206,23 @@ fn read_context(agent: &mut Agent) -> Result<(), Fault> {
             return Err(site_fault(format!("context.json: {key}: {why}")));
         }
     }
-    nebula::take(agent, variables, nebula)
+    let tightened = tighten(agent)?;
+    nebula::take(agent, variables, nebula)?;
+    Ok(tightened)
+}
+
+/// What the site takes away from payloads holds from here on. In words, for the phase's line in the log and the report.
+fn tighten(agent: &mut Agent) -> Result<String, Fault> {
+    let held = agent.allowed.tightened(&agent.site.payload).map_err(|all| {
+        let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+        site_fault(format!("context.json: {}", all.join("; ")))
+    })?;
+    let less = held.less_than(&agent.policy.payload);
+    agent.policy.payload = held;
+    if less.is_empty() {
+        return Ok(String::new());
+    }
+    Ok(format!("; payload: the site tightens {}", less.join(", ")))
 }
 
 /// Removes what the site marked as secret from the copy. The copy is in memory, so nothing of it stays anywhere.

@@ -34,6 +34,7 @@ use crate::context::shell::Variable;
 use crate::context::site::Site;
 use crate::devices::Devices;
 use crate::guard::device::Device;
+use crate::image::payload::Payload;
 use crate::image::policy::Policy;
 use crate::image::root::Initramfs;
 use crate::logging;
@@ -55,8 +56,11 @@ pub struct Agent {
     pub details: Details,
     /// What the site says; empty until the CD is read, and without one.
     pub site: Site,
-    /// What the image allows; the defaults until it is read.
+    /// What the image allows; the defaults until it is read. Its `payload` is what holds for payloads here, as the site
+    /// tightened it.
     pub policy: Policy,
+    /// What the image allows payloads, whatever the site says.
+    allowed: Payload,
     /// Of `context.sh`, for scripts.
     variables: Vec<Variable>,
     /// What ctxinit wrote into resolv.conf last.
@@ -98,6 +102,7 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         details: Details::default(),
         site: Site::default(),
         policy: Policy::unread(),
+        allowed: Policy::unread().payload,
         variables: Vec::new(),
         resolv_conf: None,
         start_script: None,

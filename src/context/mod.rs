@@ -4,6 +4,7 @@ mod danger;
 pub mod medium;
 pub mod network;
 pub mod opennebula;
+pub mod payload;
 pub mod shell;
 pub mod signature;
 pub mod site;

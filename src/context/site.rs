@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::network::Network;
+use super::payload::Tightening;
 
 /// The whole file. Everything is optional; unknown keys are refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -26,6 +27,8 @@ pub struct Site {
     pub limits: Limits,
     /// What becomes of the CD once it was read.
     pub cd: Cd,
+    /// What it takes away from what the image allows payloads.
+    pub payload: Tightening,
 }
 
 /// What becomes of the CD once it was read.
@@ -355,7 +358,7 @@ mod tests {
             (
                 r#"{"sylog": {}}"#,
                 "context.json:1: sylog: unknown field `sylog`, expected one of `hostname`, `timezone`, `network`, `syslog`, \
-                 `work`, `limits`, `cd`",
+                 `work`, `limits`, `cd`, `payload`",
             ),
             (
                 r#"{"timezone": "../passwd"}"#,

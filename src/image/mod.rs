@@ -3,3 +3,4 @@
 pub mod payload;
 pub mod policy;
 pub mod root;
+pub mod tighten;

@@ -232,7 +232,7 @@ pub struct Accounts {
 }
 
 /// A number within bounds: 0 MiB would mean no limit to a tmpfs, and a grace of hours would outlast the machine's own end.
-pub(super) fn between<'de, D: Deserializer<'de>, const LOW: u32, const HIGH: u32>(
+pub(crate) fn between<'de, D: Deserializer<'de>, const LOW: u32, const HIGH: u32>(
     deserializer: D,
 ) -> Result<u32, D::Error> {
     let number = u32::deserialize(deserializer)?;
@@ -241,6 +241,13 @@ pub(super) fn between<'de, D: Deserializer<'de>, const LOW: u32, const HIGH: u32
     } else {
         Err(D::Error::custom(format!("{number} is not between {LOW} and {HIGH}")))
     }
+}
+
+/// The same where nothing may be said.
+pub(crate) fn some_between<'de, D: Deserializer<'de>, const LOW: u32, const HIGH: u32>(
+    deserializer: D,
+) -> Result<Option<u32>, D::Error> {
+    between::<_, LOW, HIGH>(deserializer).map(Some)
 }
 
 fn overlay_mb() -> u32 {

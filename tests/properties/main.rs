@@ -9,6 +9,7 @@ mod context_sh;
 mod devices;
 mod json;
 mod network;
+mod payload;
 mod signature;
 mod syslog;
 

@@ -6,7 +6,7 @@ use crate::stage::{Stage, policy};
 pub const UNKNOWN_KEY: Case = Case::new("bad-context-key", |stage| {
     let text = "{\n  \"hostname\": \"vm\",\n  \"sylog\": {\"server\": \"10.0.2.2\"}\n}\n";
     let why = "context.json:3: sylog: unknown field `sylog`, \
-        expected one of `hostname`, `timezone`, `network`, `syslog`, `work`, `limits`, `cd`";
+        expected one of `hostname`, `timezone`, `network`, `syslog`, `work`, `limits`, `cd`, `payload`";
     boot(stage, "context.json", text, why)
 });
 

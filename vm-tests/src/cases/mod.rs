@@ -27,6 +27,7 @@ mod nebula_relatives;
 mod no_cd;
 mod no_console;
 mod payload_fails;
+mod payload_policy;
 mod power_button;
 mod prolog_fails;
 mod prolog_hangs;
@@ -74,6 +75,7 @@ pub const ALL: &[Case] = &[
     end_reasons::NOT_STARTED,
     dirty::FROZEN,
     dirty::HELD,
+    payload_policy::TIGHTENED,
     agent_dies::CASE,
     power_button::POWER_BUTTON,
     power_button::CTRL_ALT_DEL,
@@ -123,6 +125,7 @@ pub const ALL: &[Case] = &[
     bad_context::UNKNOWN_KEY,
     bad_context::BAD_VALUE,
     bad_context::BAD_VARIABLES,
+    payload_policy::LOOSENED,
     bad_image::CASE,
     sign_states::GOOD,
     sign_states::UNSIGNED,

@@ -7,6 +7,7 @@ mod commands;
 mod files;
 mod nebula;
 mod network;
+mod payload;
 mod place;
 mod scripts;
 mod secrets;
@@ -63,7 +64,7 @@ Example:
 pub fn check(options: &Check) -> Result<Outcome, CdError> {
     let policy = policy(options.image.as_deref())?;
     let tree = Tree::open(&options.what)?;
-    let findings = look(&tree, &policy)?;
+    let findings = look(&tree, policy.as_ref())?;
     let passed = findings.count(Level::Error) == 0 && !(options.strict && findings.count(Level::Warning) > 0);
     let text = if options.json {
         serde_json::to_string_pretty(&findings).unwrap_or_default()
@@ -74,24 +75,26 @@ pub fn check(options: &Check) -> Result<Outcome, CdError> {
     Ok(Outcome { text, code: if passed { 0 } else { 3 }, ..Outcome::default() })
 }
 
-/// The image's policy, or the default limits.
+/// The image's policy, if the user has it.
 ///
 /// # Errors
 /// Names the file, and what is wrong with it.
-pub fn policy(path: Option<&Path>) -> Result<Policy, CdError> {
-    let Some(path) = path else { return Ok(Policy::unread()) };
+pub fn policy(path: Option<&Path>) -> Result<Option<Policy>, CdError> {
+    let Some(path) = path else { return Ok(None) };
     let text = fs::read(path).map_err(at(path))?;
-    Ok(config::parse(&path.display().to_string(), &text)?)
+    Ok(Some(config::parse(&path.display().to_string(), &text)?))
 }
 
-/// All that is to be said of a CD.
+/// All that is to be said of a CD. Without the image's policy the default limits count.
 ///
 /// # Errors
 /// If a file of it cannot be read.
-pub fn look(tree: &Tree, policy: &Policy) -> Result<Findings, CdError> {
+pub fn look(tree: &Tree, image: Option<&Policy>) -> Result<Findings, CdError> {
+    let policy = &image.map_or_else(Policy::unread, Policy::clone);
     let mut findings = files::check(tree, policy);
     let settings = settings::check(tree, policy, &mut findings)?;
     network::check(&settings, &mut findings);
+    payload::check(&settings, image, &mut findings);
     scripts::check(tree, policy, &settings, &mut findings)?;
     secrets::check(tree, &settings, &mut findings)?;
     Ok(findings.into())

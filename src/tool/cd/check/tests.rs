@@ -25,7 +25,7 @@ fn findings_with(files: &[(&str, &str)], policy: &Policy, more: impl FnOnce(&Pat
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), files);
     more(dir.path());
-    look(&Tree::open(dir.path()).unwrap(), policy).unwrap().findings
+    look(&Tree::open(dir.path()).unwrap(), Some(policy)).unwrap().findings
 }
 
 fn lines(files: &[(&str, &str)]) -> Vec<String> {
@@ -218,7 +218,7 @@ fn every_fault_of_context_sh_in_one_run() {
     );
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("context.sh"), b"A='x'\nB='\xff'\n").unwrap();
-    let findings = look(&Tree::open(dir.path()).unwrap(), &Policy::unread()).unwrap();
+    let findings = look(&Tree::open(dir.path()).unwrap(), None).unwrap();
     assert_eq!(findings.lines(Level::Hint, false), "error context.sh:2: not UTF-8\n");
 }
 
@@ -560,3 +560,31 @@ fn errors(files: &[(&str, &str)]) -> usize {
 }
 
 const CERTIFICATE: &str = include_str!("../../../../tests/fixtures/tls/ca.pem");
+
+#[test]
+fn payloads_are_tightened_and_never_loosened() {
+    let mut policy = Policy::unread();
+    let text = "{\"payload\": {\n\"pids\": 129,\n\"memory_mb\": 256,\n\"network\": {\n\"mail\": true}}}";
+    let found = |policy: &Policy, text: &str| {
+        texts(findings_with(&[("prolog.sh", SCRIPT), ("context.json", text)], policy, |_| {}))
+    };
+    let expected = [
+        "error context.json:2: payload.pids: 129 is more than the image's 128: a site may tighten and never loosen",
+        "error context.json:5: payload.network.mail: true is more than the image's false: a site may tighten and never \
+         loosen",
+    ];
+    assert_eq!(found(&policy, text), expected);
+    policy.payload.pids = 129;
+    policy.payload.network.mail = true;
+    assert_eq!(found(&policy, text), [""; 0]);
+    // Without the image nobody knows, and the default limits are nobody's.
+    let unknown = |text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &[("prolog.sh", SCRIPT), ("context.json", text)]);
+        texts(look(&Tree::open(dir.path()).unwrap(), None).unwrap().findings)
+    };
+    let hint = "hint context.json:1: payload: only with --image can be seen whether the image allows this: it must not be \
+                more than the image's";
+    assert_eq!(unknown(text), [hint]);
+    assert_eq!(unknown("{\"payload\": {}}"), [""; 0]);
+}

@@ -6,6 +6,7 @@ use super::super::check::is_secret;
 use super::super::{CdError, files};
 use super::{Known, Part};
 use crate::context::medium::{COPY, MARKS};
+use crate::context::payload::Tightening;
 use crate::context::shell;
 use crate::context::signature::{SIGNATURE, SUMS, claimed_key, judge};
 use crate::context::site::{CdPath, Site};
@@ -84,11 +85,12 @@ fn signature(known: &Known<'_>) -> Result<Judged, CdError> {
 }
 
 fn told(site: &Site) -> String {
-    let Site { hostname, syslog, work, .. } = site;
+    let Site { hostname, syslog, work, payload, .. } = site;
     let said = [
         hostname.as_ref().map(|_| "the machine's name"),
         syslog.as_ref().map(|_| "where the log goes"),
         work.as_ref().map(|_| "where work comes from"),
+        (*payload != Tightening::default()).then_some("limits of payloads"),
     ];
     let said: Vec<&str> = said.into_iter().flatten().collect();
     if said.is_empty() { "nothing, the defaults hold".to_owned() } else { said.join(", ") }
@@ -127,10 +129,22 @@ fn asked(known: &Known<'_>) -> Vec<String> {
     if !secret.is_empty() {
         lines.push(format!("removed from the copy before the first payload: {}", secret.join(", ")));
     }
+    lines.extend(payloads(known));
     if site.cd.eject {
         lines.push("the drive's tray is opened".to_owned());
     }
     lines
+}
+
+/// What the site takes away from payloads. What the image refuses of it is told as an error.
+fn payloads(known: &Known<'_>) -> Option<String> {
+    let Known { policy, settings, site, .. } = known;
+    if !known.of_image {
+        let asked = settings.value.get("payload").filter(|_| site.payload != Tightening::default())?;
+        return Some(format!("payloads get less, {asked}; an image that allows less than this refuses it"));
+    }
+    let less = policy.payload.tightened(&site.payload).ok()?.less_than(&policy.payload.without_site());
+    if less.is_empty() { None } else { Some(format!("payloads get less than the image allows: {}", less.join(", "))) }
 }
 
 /// Quoted, on one line, and not longer than one.

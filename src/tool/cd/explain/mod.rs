@@ -74,14 +74,16 @@ impl Part {
 /// # Errors
 /// If the CD, or the image's policy, cannot be read at all.
 pub fn explain(options: &Explain) -> Result<String, CdError> {
-    let policy = check::policy(options.image.as_deref())?;
+    let image = check::policy(options.image.as_deref())?;
     let tree = Tree::open(&options.what)?;
-    let findings = check::look(&tree, &policy)?;
+    let findings = check::look(&tree, image.as_ref())?;
+    let of_image = image.is_some();
+    let policy = image.unwrap_or_else(Policy::unread);
     let settings = settings::check(&tree, &policy, &mut Vec::new())?;
     let known = Known {
         tree: &tree,
         policy: &policy,
-        of_image: options.image.is_some(),
+        of_image,
         settings: &settings,
         site: settings.whole(),
         findings: &findings,

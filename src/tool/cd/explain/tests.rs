@@ -200,3 +200,26 @@ fn the_guard_does_as_the_image_says() {
         assert!(text.contains("for stop as well; writable: /var/log\n"), "{text}");
     }
 }
+
+#[test]
+fn what_payloads_get_less_is_told() {
+    let image = r#"{"image": {"uuid": "u", "version": "1"}, "payload": {"command": ["/w"], "console_shell": true}}"#;
+    let told = |payload: &str, image: Option<&str>| {
+        explained(&[("context.json", &format!("{{\"payload\": {payload}}}"))], image)
+    };
+    let text = told(r#"{"pids": 8, "network": {"access": "none"}}"#, Some(image));
+    assert!(text.contains("context.json says limits of payloads\n"), "{text}");
+    let line = "\n             payloads get less than the image allows: pids to 8, network.access to \"none\"\n";
+    assert!(text.contains(line), "{text}");
+    let text = told(r#"{"pids": 129}"#, Some(image));
+    let why =
+        "refused, so the machine ends with code 500: context.json:1: payload.pids: 129 is more than the image's 128";
+    assert!(text.contains(why) && text.contains("prolog       not come to, as medium fails\n"), "{text}");
+    let text = told(r#"{"pids": 129}"#, None);
+    assert!(
+        text.contains("payloads get less, {\"pids\":129}; an image that allows less than this refuses it"),
+        "{text}"
+    );
+    assert!(!text.contains("refused, so"), "{text}");
+    assert!(!told("{}", Some(image)).contains("payloads get less"));
+}
