@@ -16,7 +16,10 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use ctxinit::launch::{self, Program};
+use ctxinit::image::payload::Payload;
+use ctxinit::launch::{self, Program, Vectors};
+use ctxinit::payload::isolation::{Isolation, Outside};
+use ctxinit::payload::keeper;
 use ctxinit::sys::process::{self, Child, Exit, SpawnError, StageError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -34,6 +37,7 @@ const TESTS: &[Test] = &[
     ("a program has clean signals, its own session and no descriptors", false, clean_start),
     ("a user has no way back to root", true, no_way_back),
     ("uid 0 is no user", true, not_root),
+    ("a payload is shut in, and its keeper tells of its end", true, shut_in),
     ("each missing descriptor step is named", false, failed_chdir),
     ("a second thread keeps from forking", false, second_thread),
 ];
@@ -184,6 +188,130 @@ fn not_root() {
         Err(SpawnError::Stage(error)) => assert_eq!(error.stage, "refuse uid 0"),
         other => panic!("{other:?}"),
     }
+}
+
+/// A payload in a cgroup and namespaces of its own, below a machine of which only the mounts are changed.
+fn shut_in() {
+    let child = child(|| {
+        // The usual one: a failed assertion is to be read.
+        drop(std::panic::take_hook());
+        private_machine();
+        let (exit, output) = payload(&["/bin/sh", "-c", LOOK], |_| {});
+        assert_eq!(exit, Ok(Exit::Signal(37)), "{output}");
+        assert_eq!(output, wanted());
+        let (exit, _) = payload(&["/nonexistent/program"], |_| {});
+        assert_eq!(exit.unwrap_err(), "open /nonexistent/program: ENOENT: No such file or directory");
+        // An interpreter gets the path of its script.
+        std::fs::write("/run/script", "#!/bin/sh\necho script $0\n").unwrap();
+        std::fs::set_permissions("/run/script", std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(payload(&["/run/script"], |_| {}), (Ok(Exit::Code(0)), "script /run/script\n".to_owned()));
+        // Nobody's limit is taken for granted: more descriptors than the machine can have.
+        let (exit, _) = payload(&["/bin/true"], |policy| policy.open_files = u32::MAX);
+        assert_eq!(exit.unwrap_err(), "rlimits: EPERM: Operation not permitted");
+        0
+    });
+    assert_eq!(child.wait().unwrap(), Exit::Code(0));
+}
+
+const LOOK: &str = r#"
+echo pid $$ parent $PPID
+echo processes $(ls -d /proc/[0-9]* | wc -l)
+echo run $(ls /run/ctxinit) home $(ls -A) in $PWD
+echo dev $(ls /dev)
+echo hidden $(ls -A /etc/ctxinit /var/lib/hepix)
+id -un
+touch $HOME/a /tmp/b /dev/shm/c $TMPDIR/d && echo tmp $(ls /tmp /var/tmp /dev/shm)
+touch /dev/x /sys/x /etc/ctxinit/x /run/ctxinit/x 2>/dev/null
+kill -0 1 2>/dev/null || echo no signal
+umask; ulimit -n; ulimit -c
+grep -E '^(NoNewPrivs|CapBnd|SigIgn)' /proc/self/status
+grep -v -E '[, ]nosuid[, ]' /proc/self/mountinfo
+kill -37 $$
+"#;
+
+fn wanted() -> String {
+    let none = "0000000000000000";
+    format!(
+        "pid 2 parent 1\nprocesses 3\nrun etc home shm tmp home token in /run/ctxinit/home\n\
+         dev fd full log null ptmx pts random shm stderr stdin stdout tty urandom zero\nhidden\npayload\n\
+         tmp /dev/shm: c /tmp: b d /var/tmp: b d\nno signal\n0077\n65536\n0\n\
+         SigIgn:\t{none}\nCapBnd:\t{none}\nNoNewPrivs:\t1\n"
+    )
+}
+
+/// A mount namespace of its own in which ctxinit's places are empty.
+fn private_machine() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    ctxinit::mounts::make_private().unwrap();
+    ctxinit::mounts::tmpfs("/run", 4, "mode=0755").unwrap();
+    std::fs::create_dir_all("/run/ctxinit/jobs").unwrap();
+    for (place, file) in [("/etc", "/etc/ctxinit/image.json"), ("/var/lib", "/var/lib/hepix/context")] {
+        let parent = std::path::Path::new(file).parent().unwrap();
+        if parent.exists() {
+            ctxinit::mounts::tmpfs(&parent.to_string_lossy(), 1, "mode=0755").unwrap();
+        } else {
+            // The rest of it is as it was, and nothing is written to the machine's own.
+            let layers = format!("/run/layers{}", place.replace('/', "-"));
+            std::fs::create_dir_all(format!("{layers}/upper")).unwrap();
+            std::fs::create_dir_all(format!("{layers}/work")).unwrap();
+            ctxinit::mounts::overlay(place, &format!("{layers}/upper"), &format!("{layers}/work"), place).unwrap();
+            std::fs::create_dir_all(parent).unwrap();
+        }
+        std::fs::write(file, "secret").unwrap();
+    }
+}
+
+/// How it ended, or the step that failed; and what it said.
+fn payload(command: &[&str], change: fn(&mut Payload)) -> (Result<Exit, String>, String) {
+    let cgroup = cgroup_of_test();
+    let mut policy: Payload =
+        serde_json::from_value(serde_json::json!({ "command": command, "open_files": 4096 })).unwrap();
+    change(&mut policy);
+    let _shared = ctxinit::payload::view::Shared::make(&policy).unwrap();
+    let dir = ctxinit::payload::JobDir::make("test", 4).unwrap();
+    dir.furnish(66123, b"a token").unwrap();
+    let home = |name: &str| format!("/run/ctxinit/{name}");
+    let environment = [("PATH", launch::PATH.to_owned()), ("HOME", home("home")), ("TMPDIR", home("tmp"))];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value));
+    let (mut reader, output) = launch::output_pipe().unwrap();
+    let job = Isolation {
+        policy: &policy,
+        uid: 66123,
+        dir: dir.path(),
+        device: dir.device().unwrap(),
+        cgroup: &format!("/{CGROUP}"),
+        program: Vectors::new(policy.command.words(), &environment).unwrap(),
+        filter: ctxinit::payload::filter::program(&policy),
+        output,
+        outside: Outside::now().unwrap(),
+    };
+    let (mut starting, mut status) = keeper::begin(&job, cgroup.as_ref().map(AsFd::as_fd)).unwrap();
+    drop(job);
+    let end = match starting.reported() {
+        Ok(()) => {
+            let mut bytes = [0; 4];
+            poll(&mut [PollFd::new(status.as_fd(), PollFlags::POLLIN)], PollTimeout::from(20_000u16)).unwrap();
+            status.read_exact(&mut bytes).unwrap();
+            Ok(Exit::from_bytes(bytes))
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    let mut said = String::new();
+    let _ = reader.read_to_string(&mut said);
+    starting.child.signal(Signal::SIGKILL).unwrap();
+    starting.child.wait().unwrap();
+    (end, said)
+}
+
+const CGROUP: &str = "ctxinit-test";
+
+/// Where this machine has version 2 of them.
+fn cgroup_of_test() -> Option<File> {
+    let root = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+    let root = root.into_iter().find(|root| std::path::Path::new(root).join("cgroup.procs").exists())?;
+    let dir = format!("{root}/{CGROUP}");
+    let _ = std::fs::create_dir(&dir);
+    File::open(dir).ok()
 }
 
 /// Last, as the thread lives to the end of the program.

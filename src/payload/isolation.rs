@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use nix::libc::sock_filter;
 use nix::sched::CloneFlags;
 
 use super::mutation;
@@ -29,6 +30,8 @@ pub struct Isolation<'a> {
     pub cgroup: &'a str,
     /// Its program.
     pub program: Vectors,
+    /// Judges its system calls.
+    pub filter: Vec<sock_filter>,
     /// The pipe for its output.
     pub output: OwnedFd,
     /// What the agent has, and the payload must not.
@@ -73,6 +76,11 @@ impl Isolation<'_> {
     /// Where the program starts.
     pub fn home(&self) -> String {
         format!("{}/home", self.inside())
+    }
+
+    /// Where it may write, whatever owners and modes say.
+    pub fn own_places(&self) -> [String; 3] {
+        ["home", "tmp", "shm"].map(|name| format!("{}/{name}", self.inside()))
     }
 
     /// A file of root's, that nobody else can read.

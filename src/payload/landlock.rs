@@ -67,7 +67,7 @@ impl fmt::Display for Status {
 /// # Errors
 /// The own directory or the call that failed.
 pub fn restrict(payload: &Payload, own: &[&str]) -> Result<Status, StageError> {
-    if payload.user_namespaces || payload.setuid_programs {
+    if switched_off(payload) {
         return Ok(Status::SwitchedOff);
     }
     let Some(abi) = abi().filter(|&abi| abi >= FIRST_USEFUL_ABI) else { return Ok(Status::Absent) };
@@ -85,6 +85,15 @@ pub fn restrict(payload: &Payload, own: &[&str]) -> Result<Status, StageError> {
         Ok(_) => Ok(Status::Restricted(abi)),
         Err(error) => Err(StageError { stage: format!("landlock: {error}"), errno: errno_of(&error) }),
     }
+}
+
+fn switched_off(payload: &Payload) -> bool {
+    payload.user_namespaces || payload.setuid_programs
+}
+
+/// Whether [`restrict`] restricts anything on this kernel.
+pub fn expected(payload: &Payload) -> bool {
+    !switched_off(payload) && abi().is_some_and(|abi| abi >= FIRST_USEFUL_ABI)
 }
 
 /// Whether [`restrict`] is in force, asked by what only Landlock refuses: the character device 0:0, which the kernel gives to

@@ -188,6 +188,7 @@ impl Job {
             device,
             cgroup: &cgroup.own_path(),
             program: Vectors::new(policy.command.words(), &[]).map_err(SpawnError::from)?,
+            filter: filter::program(policy),
             output: writer,
             outside,
         };
@@ -281,7 +282,7 @@ impl JobDir {
         let path = format!("{JOBS}/{name}");
         fs::create_dir_all(&path).map_err(|error| JobError::File { path: path.clone(), error })?;
         let (size, files) = (u64::from(mebibytes) * MIB, u64::from(mebibytes) * FILES_A_MIB);
-        let mut options = "mode=0711".to_owned();
+        let mut options = "mode=0755".to_owned();
         for (name, option) in
             [("scratch size", format!(",size={size}")), ("scratch inodes", format!(",nr_inodes={files}"))]
         {

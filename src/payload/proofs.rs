@@ -11,8 +11,9 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{FileStat, SFlag, fstat, major, minor};
 use nix::unistd::{Gid, Pid, Uid, getcwd, getgroups, getpid, getresgid, getresuid, getsid, setresgid, setresuid};
 
+use super::landlock;
 use super::steps::{OOM_SCORE, OUTPUT_MODE, Plan, TIMER_SLACK_NANOS, UMASK, limits};
-use crate::sys::{credentials, priority};
+use crate::sys::{credentials, priority, seccomp};
 
 /// No proof, with the reason.
 type Proof = Result<(), String>;
@@ -208,6 +209,23 @@ pub(super) fn descriptors(_: &Plan<'_>) -> Proof {
         }
     }
     Ok(())
+}
+
+pub(super) fn landlock(plan: &Plan<'_>) -> Proof {
+    let job = plan.job().map_err(failed("plan"))?;
+    // The image's switches and a kernel without it leave it out.
+    let expected = landlock::expected(job.policy);
+    equal("in force", landlock::in_force(&job.home()), expected)
+}
+
+/// That a filter is there is the kernel's word; that it is ours, a refusal of it.
+pub(super) fn seccomp(plan: &Plan<'_>) -> Proof {
+    let mode = seccomp::mode().map_err(failed("prctl"))?;
+    equal("the mode", mode, seccomp::MODE_FILTER)?;
+    match (plan.job, seccomp::in_force()) {
+        (Some(_), false) => Err("it refuses nothing".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

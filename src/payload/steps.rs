@@ -17,10 +17,10 @@ use nix::sys::stat::{Mode, fchmod, umask};
 use nix::unistd::{Gid, Pid, Uid, chdir, setgroups, setresgid, setresuid, setsid};
 
 use super::isolation::Isolation;
-use super::{mutation, proofs};
+use super::{landlock, mutation, proofs};
 use crate::launch::{self, errno};
 use crate::sys::process::StageError;
-use crate::sys::{credentials, priority, signals};
+use crate::sys::{credentials, priority, seccomp, signals};
 
 /// One step.
 pub struct Step {
@@ -169,6 +169,8 @@ const DROP: &[Step] = &[
         prove: proofs::bounding_set,
     },
     Step { name: "securebits", due: no_setuid, take: |_| credentials::set_securebits(), prove: proofs::securebits },
+    // While CAP_SYS_ADMIN is there.
+    Step { name: "seccomp", due: before_user, take: seccomp, prove: proofs::seccomp },
     Step { name: "setgroups", due: always, take: |_| setgroups(&[]), prove: proofs::groups },
     Step {
         name: "setresgid",
@@ -207,7 +209,34 @@ const DROP: &[Step] = &[
     Step { name: "close_range", due: payload, take: |_| credentials::close_on_exec(), prove: proofs::descriptors },
 ];
 
-const WALLS: &[Step] = &[];
+const WALLS: &[Step] = &[
+    Step {
+        name: "landlock",
+        due: walled,
+        take: |plan| {
+            let job = plan.job()?;
+            let own = job.own_places();
+            let own: Vec<&str> = own.iter().map(String::as_str).collect();
+            landlock::restrict(job.policy, &own).map(drop).map_err(|error| error.errno)
+        },
+        prove: proofs::landlock,
+    },
+    Step { name: "seccomp", due: walled, take: seccomp, prove: proofs::seccomp },
+];
+
+/// Without no_new_privs the kernel takes a filter from root alone, and Landlock would keep root from nothing that it is
+/// there for.
+fn walled(plan: &Plan<'_>) -> bool {
+    payload(plan) && !before_user(plan)
+}
+
+fn before_user(plan: &Plan<'_>) -> bool {
+    plan.keeps_setuid() || (payload(plan) && !mutation::taken("no_new_privs"))
+}
+
+fn seccomp(plan: &Plan<'_>) -> Result<(), Errno> {
+    seccomp::load(&plan.job()?.filter)
+}
 
 fn always(_: &Plan<'_>) -> bool {
     true

@@ -18,6 +18,18 @@ pub fn load(program: &[sock_filter]) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// prctl(2): a program judges.
+pub const MODE_FILTER: i32 = 2;
+
+/// What judges this process, prctl(2) PR_GET_SECCOMP: 0 is nothing.
+///
+/// # Errors
+/// EINVAL from a kernel without filters.
+pub fn mode() -> Result<i32, Errno> {
+    // SAFETY: PR_GET_SECCOMP takes no argument.
+    Errno::result(unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) })
+}
+
 /// Whether a payload's filter judges this process: keyctl(2) with an operation that no kernel has. The kernel alone says
 /// EOPNOTSUPP or ENOSYS; EPERM comes from the filter.
 pub fn in_force() -> bool {
