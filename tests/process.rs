@@ -14,15 +14,19 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 
 use ctxinit::image::payload::Payload;
 use ctxinit::launch::{self, Program, Vectors};
+use ctxinit::payload::filter;
 use ctxinit::payload::isolation::{Isolation, Outside};
 use ctxinit::payload::keeper;
 use ctxinit::sys::process::{self, Child, Exit, SpawnError, StageError};
+use ctxinit::sys::seccomp;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 type Test = (&'static str, bool, fn());
@@ -38,6 +42,10 @@ const TESTS: &[Test] = &[
     ("a user has no way back to root", true, no_way_back),
     ("uid 0 is no user", true, not_root),
     ("a payload is shut in, and its keeper tells of its end", true, shut_in),
+    ("a filtered program is refused what it may not call", false, filtered),
+    ("a switch opens what containers are made with", false, filtered_with_a_switch),
+    ("a filtered 32-bit program is killed", false, filtered_32_bit),
+    ("a filter needs no_new_privs, and does not set it", false, filter_without_privilege),
     ("each missing descriptor step is named", false, failed_chdir),
     ("a second thread keeps from forking", false, second_thread),
 ];
@@ -312,6 +320,105 @@ fn cgroup_of_test() -> Option<File> {
     let dir = format!("{root}/{CGROUP}");
     let _ = std::fs::create_dir(&dir);
     File::open(dir).ok()
+}
+
+fn policy(switches: &str) -> Payload {
+    serde_json::from_str(&format!(r#"{{"command": ["/bin/true"]{switches}}}"#)).unwrap()
+}
+
+fn load_filter(switches: &str) -> Result<(), StageError> {
+    prctl::set_no_new_privs().map_err(StageError::at("no_new_privs"))?;
+    seccomp::load(&filter::program(&policy(switches))).map_err(StageError::at("seccomp"))?;
+    let in_force = if seccomp::in_force() { Ok(()) } else { Err(Errno::EINVAL) };
+    in_force.map_err(StageError::at("proof"))
+}
+
+/// Each line a call, in a child of its own, and what it came to. Without the filter none does harm, and each but x32 (of
+/// which most kernels have none) comes to something else.
+const CALLS: &str = r#"
+    sub try { my ($name, $number, @arguments) = @_; my $pid = fork; if ($pid == 0) { $! = 0; my $result = syscall($number, @arguments);
+        printf "%s %s\n", $name, $result < 0 ? (grep { $!{$_} } qw(EPERM ENOSYS EAFNOSUPPORT EPROTONOSUPPORT EBADF))[0] // $! : "passed"; exit }
+        waitpid $pid, 0 }
+    use Errno; $| = 1; my $high = 1 << 32;
+    try "clone3", 435, 0, 0;
+    try "unshare", 272, 0x10000000;
+    try "unshare-files", 272, 0x400;
+    try "clone", 56, 0x20000000 | 17, 0, 0, 0, 0;
+    try "setns", 308, -1, 0;
+    try "mount", 165, 0, 0, 0, 0, 0;
+    try "open_tree", 428, -1, 0, 0x80000;
+    try "chroot", 161, 0;
+    try "keyctl", 250, 0x7fffffff;
+    try "io_uring", 425, 0, 0;
+    try "bpf", 321, -1, 0, 0;
+    try "userfaultfd", 323, -1;
+    try "ioctl", 16, -1, 0x5412, 0;
+    try "ioctl-high", 16, -1, 0x5412 + $high, 0;
+    try "ioctl-other", 16, -1, 0x5401, 0;
+    try "packet", 41, 17, 3, 0;
+    try "vsock", 41, 40, 1, 0;
+    try "raw", 41, 2, 3, 1;
+    try "netfilter", 41, 16, 3, 12;
+    try "route", 41, 16, 3, 0;
+    try "tcp", 41, 2, 1, 0;
+    try "device", 259, -1, my $name = "x", 020600, 0x103;
+    try "fifo", 259, -1, my $fifo = "x", 010600, 0;
+    try "personality", 135, 0x400000;
+    try "gdb", 135, 0x40000;
+    try "x32", 0x40000000 + 39;
+"#;
+
+fn filtered() {
+    let (exit, output) = run(&["/usr/bin/perl", "-e", CALLS], || load_filter("")).unwrap();
+    assert!(exit.success(), "{exit} {output}");
+    let wanted = "clone3 ENOSYS\nunshare EPERM\nunshare-files passed\nclone EPERM\nsetns EPERM\nmount EPERM\n\
+        open_tree EPERM\nchroot EPERM\nkeyctl EPERM\nio_uring EPERM\nbpf EPERM\nuserfaultfd EPERM\nioctl EPERM\n\
+        ioctl-high EPERM\nioctl-other EBADF\npacket EAFNOSUPPORT\nvsock EAFNOSUPPORT\nraw EPERM\n\
+        netfilter EPROTONOSUPPORT\nroute passed\ntcp passed\ndevice EPERM\nfifo EBADF\npersonality EPERM\n\
+        gdb passed\nx32 ENOSYS\n";
+    assert_eq!(output, wanted);
+}
+
+fn filtered_with_a_switch() {
+    let (_, output) = run(&["/usr/bin/perl", "-e", CALLS], || load_filter(r#", "user_namespaces": true"#)).unwrap();
+    let line = |name: &str| output.lines().find(|line| line.split(' ').next() == Some(name)).unwrap().to_owned();
+    // Descriptor -1 and null pointers: the kernel itself answers now.
+    assert_eq!(line("setns"), "setns EBADF");
+    assert_ne!(line("clone3"), "clone3 ENOSYS");
+    assert_eq!(line("keyctl"), "keyctl EPERM");
+    assert_eq!(line("ioctl-high"), "ioctl-high EPERM");
+}
+
+/// exit(0), as a program for i386.
+const EXIT_32: &[u8] = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0\x01\0\0\0\x54\x80\x04\x08\x34\0\0\0\0\0\0\0\0\0\0\0\
+    \x34\0\x20\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\x80\x04\x08\0\x80\x04\x08\x5d\0\0\0\x5d\0\0\0\x05\0\0\0\0\x10\0\0\
+    \x31\xc0\x40\x31\xdb\xcd\x80\x0f\x0b";
+
+fn filtered_32_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("exit");
+    std::fs::write(&path, EXIT_32).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = path.to_str().unwrap();
+    match run(&[program], || Ok(())) {
+        Ok((exit, _)) => assert_eq!(exit, Exit::Code(0)),
+        // A kernel without 32-bit programs.
+        Err(_) => return,
+    }
+    let (exit, _) = run(&[program], || load_filter("")).unwrap();
+    assert_eq!(exit, Exit::Signal(Signal::SIGSYS as i32));
+}
+
+fn filter_without_privilege() {
+    let unprivileged = child(|| {
+        let root = nix::unistd::geteuid().is_root();
+        if root && nix::unistd::setuid(nix::unistd::Uid::from_raw(66_124)).is_err() {
+            return 1;
+        }
+        let refused = seccomp::load(&filter::program(&policy(""))) == Err(Errno::EACCES);
+        i32::from(!refused || prctl::get_no_new_privs() != Ok(false))
+    });
+    assert_eq!(unprivileged.wait().unwrap(), Exit::Code(0));
 }
 
 /// Last, as the thread lives to the end of the program.
