@@ -1,7 +1,4 @@
 //! Links, addresses and routes over rtnetlink.
-//!
-//! One plain socket, no thread: neli's router would start one, and a process with two threads may not fork.
-//! The kernel puts its answer into the socket before the request returns, so no read here waits.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,18 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use neli::consts::nl::NlmF;
 use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, RtAddrFamily, RtScope, RtTable, Rta, Rtm, RtmF, Rtn, Rtprot};
 use neli::consts::socket::NlFamily;
-use neli::err::SocketError;
-use neli::nl::{NlPayload, NlmsghdrBuilder};
 use neli::rtnl::{
     Ifaddrmsg, IfaddrmsgBuilder, Ifinfomsg, IfinfomsgBuilder, RtAttrHandle, Rtattr, RtattrBuilder, Rtmsg, RtmsgBuilder,
 };
-use neli::socket::synchronous::NlSocketHandle;
 use neli::types::{Buffer, RtBuffer};
-use neli::utils::Groups;
-use neli::{FromBytesWithInput, Size, ToBytes};
 use thiserror::Error;
 
 use super::dhcp::Mac;
+use super::netlink::Socket;
 
 /// RTPROT_DHCP and RTPROT_STATIC: mark the routes that are ours to change. neli has no name for the first.
 const BY_DHCP: u8 = 16;
@@ -91,7 +84,7 @@ impl Link {
 }
 
 /// A connection to the kernel's routing tables. Changes need CAP_NET_ADMIN.
-pub struct Netlink(NlSocketHandle);
+pub struct Netlink(Socket);
 
 impl Netlink {
     /// Connects.
@@ -99,10 +92,10 @@ impl Netlink {
     /// # Errors
     /// Those of socket(2) and bind(2).
     pub fn connect() -> Result<Self, LinkError> {
-        NlSocketHandle::connect(NlFamily::Route, None, Groups::empty()).map(Self).map_err(|error| LinkError {
+        Socket::connect(NlFamily::Route).map(Self).map_err(|source| LinkError {
             link: "netlink".to_owned(),
             operation: "connect".to_owned(),
-            source: plain(error),
+            source,
         })
     }
 
@@ -112,7 +105,7 @@ impl Netlink {
     /// Those of the kernel.
     pub fn links(&self) -> Result<Vec<Link>, LinkError> {
         let request = IfinfomsgBuilder::default().ifi_family(RtAddrFamily::Unspecified).build();
-        let found = request.map_err(io::Error::other).and_then(|request| self.dump(Rtm::Getlink, request));
+        let found = request.map_err(io::Error::other).and_then(|request| self.0.dump(Rtm::Getlink, request));
         let found = found.map_err(|source| LinkError {
             link: "netlink".to_owned(),
             operation: "list links".to_owned(),
@@ -128,7 +121,7 @@ impl Netlink {
     pub fn up(&self, link: &Link) -> Result<(), LinkError> {
         let request = IfinfomsgBuilder::default().ifi_family(RtAddrFamily::Unspecified).ifi_index(link.number()).up();
         let request = request.build().map_err(io::Error::other);
-        request.and_then(|request| self.change(Rtm::Newlink, NlmF::empty(), request)).map_err(link.failed("set up"))
+        request.and_then(|request| self.0.change(Rtm::Newlink, NlmF::empty(), request)).map_err(link.failed("set up"))
     }
 
     /// Sets the largest packet of `link`, bytes.
@@ -142,7 +135,7 @@ impl Netlink {
                 .ifi_family(RtAddrFamily::Unspecified)
                 .ifi_index(link.number())
                 .rtattrs(attributes);
-            self.change(Rtm::Newlink, NlmF::empty(), request.build().map_err(io::Error::other)?)
+            self.0.change(Rtm::Newlink, NlmF::empty(), request.build().map_err(io::Error::other)?)
         };
         request().map_err(link.failed(format!("set MTU {mtu}")))
     }
@@ -153,7 +146,7 @@ impl Netlink {
     /// Those of the kernel.
     pub fn addresses(&self, link: &Link) -> Result<Vec<(Ipv4Addr, u8)>, LinkError> {
         let request = address_request(link, RtAddrFamily::Inet, 0, RtBuffer::new());
-        let found = request.and_then(|request| self.dump(Rtm::Getaddr, request));
+        let found = request.and_then(|request| self.0.dump(Rtm::Getaddr, request));
         // Without strict checking, which old kernels lack, the dump is of all links.
         Ok(found
             .map_err(link.failed("list addresses"))?
@@ -197,7 +190,7 @@ impl Netlink {
             let broadcast = address.to_bits() | u32::MAX >> prefix;
             attributes.push(attribute(Ifa::Broadcast, &broadcast.to_be_bytes())?);
         }
-        self.change(kind, flags, address_request(link, family(&address), prefix, attributes)?)
+        self.0.change(kind, flags, address_request(link, family(&address), prefix, attributes)?)
     }
 
     /// The IPv4 routes over `link` that [`Netlink::add_route`] made for `origin`.
@@ -206,7 +199,7 @@ impl Netlink {
     /// Those of the kernel.
     pub fn routes(&self, link: &Link, origin: Origin) -> Result<Vec<Route>, LinkError> {
         let request = route_request(RtAddrFamily::Inet, 0, origin, RtScope::Universe, RtmF::empty(), RtBuffer::new());
-        let found = request.and_then(|request| self.dump(Rtm::Getroute, request));
+        let found = request.and_then(|request| self.0.dump(Rtm::Getroute, request));
         let found = found.map_err(link.failed("list routes"))?;
         Ok(found.iter().filter_map(|found| route(found, link, origin)).collect())
     }
@@ -262,44 +255,7 @@ impl Netlink {
         // A router is on this link even where the prefix does not say so: clouds give out /32.
         let on_link = if route.gateway.is_some() { RtmF::from_bits_retain(ONLINK) } else { RtmF::empty() };
         let family = family(&route.destination);
-        self.change(kind, flags, route_request(family, route.prefix, origin, scope, on_link, attributes)?)
-    }
-
-    fn change<P: Size + ToBytes + std::fmt::Debug>(&self, kind: Rtm, flags: NlmF, request: P) -> io::Result<()> {
-        self.ask::<P, Buffer>(kind, flags | NlmF::ACK, request).map(drop)
-    }
-
-    fn dump<P>(&self, kind: Rtm, request: P) -> io::Result<Vec<P>>
-    where
-        P: Size + ToBytes + FromBytesWithInput<Input = usize> + Clone + std::fmt::Debug,
-    {
-        self.ask(kind, NlmF::DUMP, request)
-    }
-
-    /// Sends a request and takes the answers up to the acknowledgement or the end of the dump.
-    fn ask<P, R>(&self, kind: Rtm, flags: NlmF, request: P) -> io::Result<Vec<R>>
-    where
-        P: Size + ToBytes + std::fmt::Debug,
-        R: Size + FromBytesWithInput<Input = usize> + Clone + std::fmt::Debug,
-    {
-        let message = NlmsghdrBuilder::default()
-            .nl_type(kind)
-            .nl_flags(flags | NlmF::REQUEST)
-            .nl_payload(NlPayload::Payload(request))
-            .build()
-            .map_err(io::Error::other)?;
-        self.0.send(&message).map_err(plain)?;
-        let mut answers = Vec::new();
-        loop {
-            let (messages, _) = self.0.recv::<u16, R>().map_err(plain)?;
-            for message in messages {
-                match message.map_err(plain)?.nl_payload() {
-                    NlPayload::Payload(answer) => answers.push(answer.clone()),
-                    NlPayload::Err(error) => return Err(io::Error::from_raw_os_error(-error.error())),
-                    NlPayload::Ack(_) | NlPayload::DumpExtAck(_) | NlPayload::Empty => return Ok(answers),
-                }
-            }
-        }
+        self.0.change(kind, flags, route_request(family, route.prefix, origin, scope, on_link, attributes)?)
     }
 }
 
@@ -405,14 +361,4 @@ fn address<T: neli::consts::rtnl::RtaType>(handle: &RtAttrHandle<'_, T>, kind: T
     let bytes = bytes(handle, kind)?;
     let four = bytes.try_into().ok().map(|octets: [u8; 4]| IpAddr::from(octets));
     four.or_else(|| bytes.try_into().ok().map(|octets: [u8; 16]| IpAddr::V6(Ipv6Addr::from(octets))))
-}
-
-fn plain(error: SocketError) -> io::Error {
-    match error {
-        // Behind a reference count, so what matters of it is copied.
-        SocketError::Io(error) => {
-            error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
-        }
-        error => io::Error::other(error),
-    }
 }

@@ -7,6 +7,7 @@ pub mod dhcp;
 pub mod dns;
 pub mod links;
 pub mod names;
+mod netlink;
 pub mod resolver;
 
 use std::fs;
