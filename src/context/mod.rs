@@ -1,6 +1,7 @@
 //! The context: what the site tells the machine on its CD.
 
 mod danger;
+pub mod firewall;
 pub mod medium;
 pub mod network;
 pub mod opennebula;

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::firewall::Firewall;
 use super::network::Network;
 use super::payload::Tightening;
 
@@ -19,6 +20,8 @@ pub struct Site {
     pub timezone: Option<TimeZone>,
     /// Addresses of its network cards; without it, DHCP says.
     pub network: Option<Network>,
+    /// Who may reach the machine from outside; without it, nobody.
+    pub firewall: Firewall,
     /// Where the machine's log goes.
     pub syslog: Option<Syslog>,
     /// Where work comes from.
@@ -357,8 +360,8 @@ mod tests {
             ),
             (
                 r#"{"sylog": {}}"#,
-                "context.json:1: sylog: unknown field `sylog`, expected one of `hostname`, `timezone`, `network`, `syslog`, \
-                 `work`, `limits`, `cd`, `payload`",
+                "context.json:1: sylog: unknown field `sylog`, expected one of `hostname`, `timezone`, `network`, `firewall`, \
+                 `syslog`, `work`, `limits`, `cd`, `payload`",
             ),
             (
                 r#"{"timezone": "../passwd"}"#,

@@ -5,6 +5,7 @@
 
 pub mod dhcp;
 pub mod dns;
+pub mod firewall;
 pub mod links;
 pub mod names;
 mod netlink;
