@@ -8,7 +8,7 @@ use nix::poll::PollFlags;
 use super::output::Source;
 use super::protocol::{FromWorker, Record, Token};
 use super::worker::Worker;
-use super::{Agent, ending, network};
+use super::{Agent, ending, firewall, network};
 use crate::clock::Deadline;
 use crate::logging;
 use crate::payload::Job;
@@ -32,6 +32,10 @@ pub struct Ended {
 
 /// Runs a job on a token to its end.
 pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &mut Worker) -> Ended {
+    // A claim may have waited for long, with the site's services at work meanwhile.
+    if let Err(error) = firewall::keep(agent) {
+        return not_started(End::NotStarted { why: format!("firewall: {error}"), errno: None });
+    }
     let begun = Instant::now();
     let (mut job, output) = match Job::begin(&agent.policy.payload, &agent.features, number, token, body) {
         Ok(begun) => begun,

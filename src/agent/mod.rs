@@ -5,6 +5,7 @@ pub mod channel;
 pub mod end;
 mod ending;
 pub mod events;
+mod firewall;
 mod guard;
 pub(crate) mod hooks;
 mod job;
@@ -77,6 +78,8 @@ pub struct Agent {
     initramfs: Option<Initramfs>,
     logger: Option<Child>,
     dhcp: Vec<network::Client>,
+    /// The rules that are in force; none where the image wants none.
+    firewall: Option<firewall::Firewall>,
     scripts: Scripts,
     notices: File,
 }
@@ -113,6 +116,7 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         initramfs: None,
         logger: None,
         dhcp: Vec::new(),
+        firewall: None,
         scripts: Scripts::default(),
         notices,
     };

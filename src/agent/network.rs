@@ -8,7 +8,7 @@ use nix::poll::PollFlags;
 
 use super::protocol::{FromDhcp, ToLogger};
 use super::runner::{Done, Fault, machine_fault, site_fault};
-use super::{Agent, boot, guard, roles};
+use super::{Agent, boot, firewall, guard, roles};
 use crate::clock::Deadline;
 use crate::context::network::{Interface, Mac, Method};
 use crate::context::site::Hostname;
@@ -208,6 +208,10 @@ fn write_names(agent: &mut Agent) {
     match guard::replace_file(agent, names::RESOLV_CONF, &text) {
         Ok(()) => agent.resolv_conf = Some(text),
         Err(error) => log::warn!("{error}"),
+    }
+    // A job that runs asks the new ones; what is wrong is an error at the next one's start.
+    if let Err(error) = firewall::keep(agent) {
+        log::warn!("firewall: {error}");
     }
 }
 

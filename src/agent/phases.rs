@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::report::{ALWAYS, Details, PhaseReport};
 use super::runner::{Due, Phase};
-use super::{Agent, boot, guard, hooks, medium, network, scripts, start_script, work};
+use super::{Agent, boot, firewall, guard, hooks, medium, network, scripts, start_script, work};
 use crate::image::policy::OnFailure;
 
 /// In this order. `early` is init's and comes before, `end` follows whatever happened.
@@ -31,6 +31,7 @@ pub const PHASES: &[Phase<Agent>] = &[
         on_failure: |agent| guard::or(agent, agent.policy.scripts.prolog.on_failure),
         run: |agent, deadline| guard::watch(agent, |agent| scripts::prolog(agent, deadline)),
     },
+    Phase { name: "firewall", due: firewall::due, limit: none, on_failure: end, run: firewall::close },
     Phase {
         name: "network",
         due: always,

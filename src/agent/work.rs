@@ -11,7 +11,7 @@ use super::report::{self, TokenReport};
 use super::runner::{Done, Fault, machine_fault, site_fault};
 use super::scripts::KILLED;
 use super::worker::{self, Worker};
-use super::{Agent, medium, network};
+use super::{Agent, firewall, medium, network};
 use crate::clock::Deadline;
 use crate::context::site::{Limits, Work};
 use crate::image::payload::MAX_GRACE_SECS;
@@ -88,6 +88,7 @@ fn serve(agent: &mut Agent, worker: &mut Worker, tally: &mut Tally) -> Result<Ve
     let mut idle = Patience::new(IDLE, secs(idle_secs));
     let mut fault = Patience::new(FAULT, secs(fault_secs));
     loop {
+        firewall::keep(agent).map_err(|error| machine_fault(format!("firewall: {error}; no job starts here")))?;
         match claim(agent, worker)? {
             FromWorker::Claimed(token) => {
                 if let Some(verdict) = one_token(agent, worker, tally, token)? {

@@ -29,7 +29,7 @@ pub struct Policy {
     /// Limits of the site's scripts.
     #[serde(default)]
     pub scripts: Scripts,
-    /// Limits of network initialisation.
+    /// Limits of network initialisation, and the firewall.
     #[serde(default)]
     pub network: Network,
     /// What a site may say about the machine's accounts.
@@ -206,19 +206,32 @@ pub enum OnFailure {
     Continue,
 }
 
-/// Limits of network initialisation.
+/// Limits of network initialisation, and the firewall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
     /// Seconds until an address must be there.
     #[serde(deserialize_with = "between::<_, 1, 86400>")]
     pub timeout_secs: u32,
+    /// Whether the machine goes on without a firewall.
+    pub firewall: Firewall,
+}
+
+/// Whether the machine has a firewall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Firewall {
+    /// Without one it ends before its first link is up.
+    #[default]
+    Require,
+    /// None is made: for a kernel without nf_tables. Payloads then reach every host, and are reached.
+    Off,
 }
 
 impl Default for Network {
     fn default() -> Self {
         // A switch port may hold back traffic for 30 s (spanning tree) before the first DHCP packet gets through.
-        Self { timeout_secs: 60 }
+        Self { timeout_secs: 60, firewall: Firewall::Require }
     }
 }
 

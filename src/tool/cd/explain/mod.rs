@@ -119,6 +119,7 @@ fn parts(known: &Known<'_>) -> Result<Vec<Part>, CdError> {
     Ok(vec![
         medium::medium(known)?,
         scripts::prolog(known),
+        network::firewall(known),
         network::network(known),
         network::logging(known),
         scripts::start_script(known),

@@ -3,7 +3,17 @@
 use super::{Known, Part};
 use crate::context::network::{Interface, Ipv6, Method};
 use crate::context::site::{Protocol, Work};
-use crate::network::names;
+use crate::image::policy::Firewall;
+use crate::network::{firewall, names};
+
+pub fn firewall(known: &Known<'_>) -> Part {
+    let Known { policy, site, .. } = known;
+    let line = match policy.network.firewall {
+        Firewall::Require => firewall::words(&policy.payload.network, &site.firewall.inbound),
+        Firewall::Off => "skipped: the image wants no firewall".to_owned(),
+    };
+    Part::new("firewall", vec![line])
+}
 
 pub fn network(known: &Known<'_>) -> Part {
     let Known { policy, settings, site, .. } = known;

@@ -40,7 +40,10 @@ fn what_each_file_does_is_told() {
             ("init.sh", ":\n"),
             ("ca.txt", "x"),
             ("context.sh", "SITE='a'\\''b'\nDB_PASSWORD=geheim\nPATH=/x\n"),
-            ("context.json", r#"{"hostname": "wn1", "syslog": {"server": "10.0.0.1", "protocol": "udp"}}"#),
+            (
+                "context.json",
+                r#"{"hostname": "wn1", "firewall": {"inbound": [22]}, "syslog": {"server": "10.0.0.1", "protocol": "udp"}}"#,
+            ),
         ],
         None,
     );
@@ -50,6 +53,7 @@ fn what_each_file_does_is_told() {
         "epilog       epilog.sh start, run by /usr/bin/python3 in /var/lib/hepix/context, with the network up\n",
         "               SITE='a'\\''b'\n",
         "               DB_PASSWORD=(hidden)\n",
+        "firewall     input open: tcp/22; payloads: all hosts but metadata and mail\n",
         "the machine's name is wn1, whatever DHCP says\n",
         "goes to 10.0.0.1 port 514 by udp\n",
         "end          epilog.sh stop, then prolog.sh stop (",
