@@ -12,6 +12,7 @@ use nix::sys::signal::SigSet;
 
 use crate::case::marker;
 use crate::cases;
+use crate::services;
 
 /// Where this program lies in an image.
 pub const IN_IMAGE: &str = "usr/bin/vm-tests";
@@ -42,6 +43,9 @@ pub fn main(words: &[String]) -> ExitCode {
         Some(DAEMON) => return daemon(),
         Some(cases::hepix::COMPARE) => return cases::hepix::compare(),
         _ => {}
+    }
+    if let Some(ended) = services::main(words) {
+        return ended;
     }
     match run() {
         Ok((name, status)) => {

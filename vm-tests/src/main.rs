@@ -21,6 +21,7 @@ mod process;
 mod qmp;
 mod report;
 mod runner;
+mod services;
 mod site;
 mod stage;
 mod syslog;

@@ -8,6 +8,8 @@ mod daemon;
 mod dhcp_silent;
 mod dirty;
 mod end_reasons;
+mod firewall;
+mod firewall_inbound;
 mod guard_device;
 mod guard_good;
 mod guard_hostile;
@@ -82,6 +84,13 @@ pub const ALL: &[Case] = &[
     nebula_context::CASE,
     nebula_relatives::VAC,
     nebula_relatives::STRATUSLAB,
+    firewall_inbound::CASE,
+    firewall::METADATA,
+    firewall::LISTED,
+    firewall::FLUSHED,
+    firewall::MISSING,
+    firewall::INCOMPLETE,
+    firewall::OFF,
     nebula_keys::ALLOWED,
     nebula_keys::REFUSED,
     nebula_bad_network::CARD,
