@@ -211,7 +211,7 @@ fn shut_in() {
         assert_eq!(exit.unwrap_err(), "open /nonexistent/program: ENOENT: No such file or directory");
         // An interpreter gets the path of its script.
         std::fs::write("/run/script", "#!/bin/sh\necho script $0\n").unwrap();
-        std::fs::set_permissions("/run/script", std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions("/run/script", PermissionsExt::from_mode(0o755)).unwrap();
         assert_eq!(payload(&["/run/script"], |_| {}), (Ok(Exit::Code(0)), "script /run/script\n".to_owned()));
         // Nobody's limit is taken for granted: more descriptors than the machine can have.
         let (exit, _) = payload(&["/bin/true"], |policy| policy.open_files = u32::MAX);
@@ -289,7 +289,7 @@ fn payload(command: &[&str], change: fn(&mut Payload)) -> (Result<Exit, String>,
         device: dir.device().unwrap(),
         cgroup: &format!("/{CGROUP}"),
         program: Vectors::new(policy.command.words(), &environment).unwrap(),
-        filter: ctxinit::payload::filter::program(&policy),
+        filter: filter::program(&policy),
         output,
         outside: Outside::now().unwrap(),
     };
