@@ -11,8 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::SigSet;
 
 use crate::case::marker;
-use crate::cases;
-use crate::services;
+use crate::{cases, probe, services};
 
 /// Where this program lies in an image.
 pub const IN_IMAGE: &str = "usr/bin/vm-tests";
@@ -42,6 +41,9 @@ pub fn main(words: &[String]) -> ExitCode {
     match words.first().map(String::as_str) {
         Some(DAEMON) => return daemon(),
         Some(cases::hepix::COMPARE) => return cases::hepix::compare(),
+        Some(probe::unclean::SWAP) => return probe::unclean::swap(),
+        Some(probe::HELPER) => return probe::help(),
+        Some(probe::JUDGED) => return probe::judged(words.get(1..).unwrap_or_default()),
         _ => {}
     }
     if let Some(ended) = services::main(words) {

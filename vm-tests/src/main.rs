@@ -17,6 +17,7 @@ mod guest;
 mod http;
 mod lines;
 mod machine;
+mod probe;
 mod process;
 mod qmp;
 mod report;
@@ -42,6 +43,11 @@ usage: cargo run -p vm-tests -- [--list] [--jobs N] [FILTER...]
 Takes what scripts/setup and scripts/build have made. Exit status: 0 all passed, 1 one did not, 2 wrong usage.";
 
 fn main() -> ExitCode {
+    // As process 1 of a machine it is what was there before ctxinit.
+    if let Some(errno) = probe::unclean::become_ctxinit() {
+        println!("vm-tests: no unclean start: {errno}");
+        return ExitCode::FAILURE;
+    }
     let words: Vec<String> = std::env::args().skip(1).collect();
     // Inside a machine this same program is the payload, or a process that a payload leaves behind.
     if let Some((guest::ARGUMENT, rest)) = words.split_first().map(|(word, rest)| (word.as_str(), rest)) {

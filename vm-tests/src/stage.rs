@@ -91,6 +91,11 @@ impl Stage {
         Ok(Machine::new(self).words(["--image"]).word(self.debian_disk(policy, &[])?))
     }
 
+    /// The same with more files in it: their place here, and in the image.
+    pub fn debian_with(&self, policy: &Value, more: &[(&str, &str)]) -> Result<Machine, String> {
+        Ok(Machine::new(self).words(["--image"]).word(self.debian_disk(policy, more)?))
+    }
+
     /// The same on a disk that the host lets it write to, with more files in it: their place here, and in the image.
     pub fn debian_writable(&self, policy: &Value, more: &[(&str, &str)]) -> Result<Machine, String> {
         let disk = self.debian_disk(policy, more)?;
@@ -117,6 +122,11 @@ impl Stage {
         }
         process::make(&mut command, MAKING)?;
         Ok(disk)
+    }
+
+    /// This program, as the payload of images.
+    pub fn guest(&self) -> &Path {
+        &self.guest
     }
 
     /// Where the Debian image of this case lies.

@@ -1,6 +1,7 @@
 //! One file a case, or a few cases that differ in one word.
 
 mod agent_dies;
+mod attempts;
 mod bad_context;
 mod bad_image;
 mod cd_new;
@@ -51,6 +52,7 @@ use crate::case::Case;
 /// Those that take longest come first, so that the last one does not run alone for long.
 pub const ALL: &[Case] = &[
     hepix::CASE,
+    attempts::WHOLE,
     whole_slice::CASE,
     guard_hostile::REVERT,
     guard_good::CASE,

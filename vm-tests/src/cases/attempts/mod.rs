@@ -1,0 +1,7 @@
+//! Payloads that try to get out.
+
+mod table;
+mod trial;
+mod whole;
+
+pub use whole::CASE as WHOLE;
