@@ -127,8 +127,8 @@ impl Cgroup {
     /// The first file that does not take its value.
     pub fn limit(&self, limits: Limits) -> Result<(), CgroupError> {
         let settings = limits.settings();
-        let due = settings.iter().filter(|(file, _)| !mutation::removed(file));
-        due.into_iter().try_for_each(|(file, value)| self.set(file, value))
+        let mut due = settings.iter().filter(|(file, _)| !mutation::removed(file));
+        due.try_for_each(|(file, value)| self.set(file, value))
     }
 
     fn set(&self, file: &str, value: &str) -> Result<(), CgroupError> {

@@ -32,7 +32,7 @@ pub struct Payload {
     /// MiB of memory for the whole job, its directory's files included; swap is never given.
     #[serde(default = "memory_mb", deserialize_with = "between::<_, 1, MAX_MB>")]
     pub memory_mb: u32,
-    /// Processes and threads of the whole job.
+    /// Processes and threads of the whole job; ctxinit's own first process is not counted.
     #[serde(default = "pids", deserialize_with = "between::<_, 1, MAX_PIDS>")]
     pub pids: u32,
     /// Hundredths of a processor for the whole job; all of the machine's unless said.
@@ -53,10 +53,14 @@ pub struct Payload {
     /// Places beyond its own directories that it may write to where their owner lets it; a site's shared file system.
     #[serde(default, deserialize_with = "places")]
     pub writable: Vec<String>,
-    /// Whether it may make user namespaces, as unprivileged Apptainer does.
+    /// Whether it may make user namespaces, as unprivileged Apptainer does. It loses Landlock, which forbids every mount,
+    /// and the filter lets namespaces and mounts pass: a fault of the kernel that needs capabilities in a namespace of
+    /// one's own is in its reach then. `/dev` has `fuse`.
     #[serde(default)]
     pub user_namespaces: bool,
-    /// Whether setuid programs and file capabilities give it what they say, as setuid Apptainer needs.
+    /// Whether setuid programs and file capabilities give it what they say, as setuid Apptainer needs. It loses nosuid,
+    /// no_new_privs, the empty bounding set, the securebits and Landlock: every setuid program of the image is a way to
+    /// root that ctxinit does not watch. View, namespaces, cgroup and filter stay.
     #[serde(default)]
     pub setuid_programs: bool,
     /// Whom it may talk to.

@@ -112,7 +112,7 @@ fn keep(payload: &Child, status: OwnedFd) -> i32 {
 /// The drop, its proofs, and the program.
 fn become_payload(job: &Isolation<'_>, ready: BorrowedFd<'_>) -> Result<Infallible, StageError> {
     let plan = Plan::payload(job);
-    let [first, walls] = ROUNDS;
+    let [first, walls @ ..] = ROUNDS;
     steps::take(first, &plan)?;
     // As the user: where the user may not go, there is no program. It does not open it for reading.
     let path = job.program.path()?;
@@ -122,8 +122,10 @@ fn become_payload(job: &Isolation<'_>, ready: BorrowedFd<'_>) -> Result<Infallib
     for proofs in [AROUND, view::VIEW, first] {
         steps::prove(proofs, &plan)?;
     }
-    steps::take(walls, &plan)?;
-    steps::prove(walls, &plan)?;
+    for wall in walls {
+        steps::take(wall, &plan)?;
+        steps::prove(wall, &plan)?;
+    }
     // Not before its keeper is nobody.
     let mut word = [0];
     let count = nix::unistd::read(ready, &mut word).map_err(StageError::at("wait for the keeper"))?;

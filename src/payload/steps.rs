@@ -110,9 +110,9 @@ pub fn limits(job: &Isolation<'_>) -> [(Resource, rlim_t); 4] {
     ]
 }
 
-/// The whole drop: each step of a round is taken, then each is proved. The second round has the filters, behind which
-/// less can be asked.
-pub const ROUNDS: [&[Step]; 2] = [DROP, WALLS];
+/// The whole drop: each step of a round is taken, then each is proved. Behind a wall less can be asked, as a refusal could
+/// be the wall's; so each of these is a round of its own.
+pub const ROUNDS: [&[Step]; 3] = [DROP, LANDLOCK, SECCOMP];
 
 const DROP: &[Step] = &[
     Step { name: "signals", due: payload, take: |_| signals::reset(), prove: proofs::signals },
@@ -209,20 +209,19 @@ const DROP: &[Step] = &[
     Step { name: "close_range", due: payload, take: |_| credentials::close_on_exec(), prove: proofs::descriptors },
 ];
 
-const WALLS: &[Step] = &[
-    Step {
-        name: "landlock",
-        due: walled,
-        take: |plan| {
-            let job = plan.job()?;
-            let own = job.own_places();
-            let own: Vec<&str> = own.iter().map(String::as_str).collect();
-            landlock::restrict(job.policy, &own).map(drop).map_err(|error| error.errno)
-        },
-        prove: proofs::landlock,
+const LANDLOCK: &[Step] = &[Step {
+    name: "landlock",
+    due: walled,
+    take: |plan| {
+        let job = plan.job()?;
+        let own = job.own_places();
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        landlock::restrict(job.policy, &own).map(drop).map_err(|error| error.errno)
     },
-    Step { name: "seccomp", due: walled, take: seccomp, prove: proofs::seccomp },
-];
+    prove: proofs::landlock,
+}];
+
+const SECCOMP: &[Step] = &[Step { name: "seccomp", due: walled, take: seccomp, prove: proofs::seccomp }];
 
 /// Without no_new_privs the kernel takes a filter from root alone, and Landlock would keep root from nothing that it is
 /// there for.
@@ -286,8 +285,8 @@ pub fn take(steps: &[Step], plan: &Plan<'_>) -> Result<(), StageError> {
     if plan.id == 0 {
         return Err(StageError { stage: "refuse uid 0".to_owned(), errno: Errno::EINVAL });
     }
-    let due = steps.iter().filter(|step| (step.due)(plan) && mutation::taken(step.name));
-    due.into_iter().try_for_each(|step| (step.take)(plan).map_err(StageError::at(step.name)))
+    let mut due = steps.iter().filter(|step| (step.due)(plan) && mutation::taken(step.name));
+    due.try_for_each(|step| (step.take)(plan).map_err(StageError::at(step.name)))
 }
 
 /// What the kernel says of this process, not what was asked for.
@@ -295,8 +294,8 @@ pub fn take(steps: &[Step], plan: &Plan<'_>) -> Result<(), StageError> {
 /// # Errors
 /// The first proof that is missing.
 pub fn prove(steps: &[Step], plan: &Plan<'_>) -> Result<(), StageError> {
-    let due = steps.iter().filter(|step| (step.due)(plan) && !mutation::removed(step.name));
-    due.into_iter().try_for_each(|step| {
+    let mut due = steps.iter().filter(|step| (step.due)(plan) && !mutation::removed(step.name));
+    due.try_for_each(|step| {
         let missing = |why: String| StageError { stage: format!("verify {}: {why}", step.name), errno: Errno::EPERM };
         (step.prove)(plan).map_err(missing)
     })

@@ -222,7 +222,8 @@ pub(super) const RULES: &[Rule] = &[
         answer: Errno::EPERM,
         opened: Opened::ForContainers,
     },
-    // Device nodes; FIFOs and sockets pass, and so does the character device 0:0, which is an overlay's whiteout.
+    // Device nodes; FIFOs and sockets pass, and so does 0:0, which is no device: an overlay's whiteout, and what Landlock's
+    // proof asks for.
     #[cfg(target_arch = "x86_64")]
     Rule {
         calls: &[libc::SYS_mknod],
@@ -233,7 +234,7 @@ pub(super) const RULES: &[Rule] = &[
     #[cfg(target_arch = "x86_64")]
     Rule {
         calls: &[libc::SYS_mknod],
-        when: &[bits_are(1, FORMAT, libc::S_IFBLK as c_int)],
+        when: &[bits_are(1, FORMAT, libc::S_IFBLK as c_int), is_not(2, 0)],
         answer: Errno::EPERM,
         opened: Opened::Never,
     },
@@ -245,7 +246,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         calls: &[libc::SYS_mknodat],
-        when: &[bits_are(2, FORMAT, libc::S_IFBLK as c_int)],
+        when: &[bits_are(2, FORMAT, libc::S_IFBLK as c_int), is_not(3, 0)],
         answer: Errno::EPERM,
         opened: Opened::Never,
     },

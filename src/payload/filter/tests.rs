@@ -225,7 +225,8 @@ fn an_argument_decides() {
         (SYS_clone, &[CLONE_NEWIPC as u64], Refuse(EPERM)),
         (SYS_clone, &[CLONE_NEWPID as u64], Refuse(EPERM)),
         (SYS_clone, &[CLONE_NEWNET as u64], Refuse(EPERM)),
-        (SYS_unshare, &[(CLONE_FILES | CLONE_FS) as u64], Pass),
+        (SYS_unshare, &[(CLONE_FILES | CLONE_FS | CLONE_SYSVSEM) as u64], Pass),
+        (SYS_unshare, &[(CLONE_THREAD | CLONE_SIGHAND | CLONE_VM) as u64], Pass),
         (SYS_unshare, &[CLONE_NEWUSER as u64], Refuse(EPERM)),
         (SYS_unshare, &[CLONE_NEWUSER as u64 | HIGH], Refuse(EPERM)),
         (SYS_unshare, &[CLONE_NEWNS as u64], Refuse(EPERM)),
@@ -236,6 +237,12 @@ fn an_argument_decides() {
         (SYS_socket, &[AF_INET6 as u64, SOCK_DGRAM as u64, IPPROTO_UDP as u64], Pass),
         (SYS_socket, &[AF_INET as u64, SOCK_DGRAM as u64, IPPROTO_ICMP as u64], Pass),
         (SYS_socket, &[AF_INET6 as u64, SOCK_STREAM as u64, IPPROTO_MPTCP as u64], Pass),
+        (SYS_socket, &[AF_INET as u64, SOCK_STREAM as u64, IPPROTO_TCP as u64], Pass),
+        (SYS_socket, &[AF_INET as u64, SOCK_DGRAM as u64, IPPROTO_UDP as u64], Pass),
+        (SYS_socket, &[AF_INET as u64, SOCK_STREAM as u64, IPPROTO_MPTCP as u64], Pass),
+        (SYS_socket, &[AF_INET6 as u64, SOCK_STREAM as u64, 0], Pass),
+        (SYS_socket, &[AF_INET6 as u64, SOCK_STREAM as u64, IPPROTO_TCP as u64], Pass),
+        (SYS_socket, &[AF_INET6 as u64, SOCK_DGRAM as u64, IPPROTO_ICMPV6 as u64], Pass),
         (SYS_socket, &[AF_INET as u64, RAW, 0], Refuse(EPERM)),
         (SYS_socket, &[AF_INET as u64 | HIGH, RAW | HIGH, 0], Refuse(EPERM)),
         (SYS_socket, &[AF_INET6 as u64, RAW, IPPROTO_ICMPV6 as u64], Refuse(EPERM)),
@@ -254,13 +261,15 @@ fn an_argument_decides() {
         (SYS_socket, &[u64::MAX, SOCK_STREAM as u64, 0], Refuse(EAFNOSUPPORT)),
         (SYS_socketpair, &[AF_UNIX as u64, SOCK_STREAM as u64, 0], Pass),
         (SYS_socketpair, &[AF_TIPC as u64, SOCK_STREAM as u64, 0], Refuse(EAFNOSUPPORT)),
+        (SYS_socketpair, &[AF_NETLINK as u64, RAW, NETLINK_NETFILTER as u64], Refuse(EPROTONOSUPPORT)),
         (SYS_mknodat, &[0, 0, (S_IFCHR | 0o666).into(), 0x103], Refuse(EPERM)),
         (SYS_mknodat, &[0, 0, u64::from(S_IFCHR) | HIGH, 0x103], Refuse(EPERM)),
         // The kernel takes 16 bits of the mode.
         (SYS_mknodat, &[0, 0, u64::from(S_IFCHR) | 0x10_0000, 0x103], Refuse(EPERM)),
         (SYS_mknodat, &[0, 0, S_IFCHR.into(), 0], Pass),
-        (SYS_mknodat, &[0, 0, S_IFBLK.into(), 0], Refuse(EPERM)),
-        (SYS_mknodat, &[0, 0, (S_IFIFO | 0o600).into(), 0], Pass),
+        (SYS_mknodat, &[0, 0, S_IFBLK.into(), 0x800], Refuse(EPERM)),
+        (SYS_mknodat, &[0, 0, S_IFBLK.into(), 0], Pass),
+        (SYS_mknodat, &[0, 0, (S_IFIFO | 0o600).into(), 0x103], Pass),
         (SYS_mknodat, &[0, 0, S_IFSOCK.into(), 0], Pass),
         (SYS_mknodat, &[0, 0, 0o600, 0], Pass),
         (SYS_personality, &[0], Pass),
@@ -274,11 +283,19 @@ fn an_argument_decides() {
     ];
     for (call, arguments, wanted) in cases {
         assert_eq!(answer(&strict, *call, arguments), *wanted, "{call} {arguments:x?}");
+        for switch in [r#", "user_namespaces": true"#, r#", "setuid_programs": true"#] {
+            let wanted = if [SYS_clone, SYS_unshare].contains(call) { &Pass } else { wanted };
+            assert_eq!(answer(&program(&policy(switch)), *call, arguments), *wanted, "{call} {arguments:x?}{switch}");
+        }
     }
     #[cfg(target_arch = "x86_64")]
-    for (mode, device, wanted) in
-        [(S_IFCHR, 0x103, Refuse(EPERM)), (S_IFCHR, 0, Pass), (S_IFBLK, 0x800, Refuse(EPERM)), (S_IFIFO, 0, Pass)]
-    {
+    for (mode, device, wanted) in [
+        (S_IFCHR, 0x103, Refuse(EPERM)),
+        (S_IFCHR, 0, Pass),
+        (S_IFBLK, 0x800, Refuse(EPERM)),
+        (S_IFBLK, 0, Pass),
+        (S_IFIFO, 0x103, Pass),
+    ] {
         assert_eq!(answer(&strict, SYS_mknod, &[0, mode.into(), device]), wanted, "{mode:o} {device}");
     }
 }

@@ -31,6 +31,7 @@ mod no_cd;
 mod no_console;
 mod payload_fails;
 mod payload_policy;
+mod payload_view;
 mod power_button;
 mod prolog_fails;
 mod prolog_hangs;
@@ -80,6 +81,11 @@ pub const ALL: &[Case] = &[
     dirty::FROZEN,
     dirty::HELD,
     payload_policy::TIGHTENED,
+    payload_view::TINY,
+    payload_view::DEBIAN,
+    payload_view::ALONE,
+    payload_view::SETUID,
+    payload_view::CONTAINERS,
     agent_dies::CASE,
     power_button::POWER_BUTTON,
     power_button::CTRL_ALT_DEL,
