@@ -149,7 +149,7 @@ impl Expressions {
             Match::Reply => self.load("ct", libc::NFT_CT_DIRECTION).equal(&[REPLY]),
             Match::Users(users) => {
                 // The kernel compares bytes from left to right.
-                self.meta(libc::NFT_META_SKUID).to_network_order();
+                self.meta(libc::NFT_META_SKUID).network_order();
                 self.compare(libc::NFT_CMP_GTE, &users.start.to_be_bytes());
                 self.compare(libc::NFT_CMP_LTE, &users.end.saturating_sub(1).to_be_bytes());
             }
@@ -242,7 +242,7 @@ impl Expressions {
         self.add("bitwise", data.nest(BITWISE_XOR, nested().bytes(DATA_VALUE, &vec![0; mask.len()])));
     }
 
-    fn to_network_order(&mut self) {
+    fn network_order(&mut self) {
         let data = nested().number(BYTE_ORDER_FROM, REGISTER).number(BYTE_ORDER_TO, REGISTER);
         let data = data.number(BYTE_ORDER_OPERATION, libc::NFT_BYTEORDER_HTON as u32);
         self.add("byteorder", data.number(BYTE_ORDER_LENGTH, 4).number(BYTE_ORDER_SIZE, 4));
