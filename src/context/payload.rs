@@ -6,9 +6,10 @@
 use serde::{Deserialize, Deserializer};
 
 use crate::image::payload::{
-    self, Access, Hosts, MAX_CPU_PERCENT, MAX_FILES, MAX_MB, MAX_PIDS, MAX_WALL_SECS, MIN_FILES, check_network,
+    self, Access, Hosts, MAX_CPU_PERCENT, MAX_FILES, MAX_MB, MAX_PIDS, MAX_WALL_SECS, MIN_FILES,
 };
 use crate::image::policy::some_between;
+use crate::image::reach::check_network;
 
 /// The whole object. Keys and units are those of the image's [`payload::Payload`]; what is not said stays as it is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

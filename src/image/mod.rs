@@ -2,5 +2,6 @@
 
 pub mod payload;
 pub mod policy;
+pub mod reach;
 pub mod root;
 pub mod tighten;
