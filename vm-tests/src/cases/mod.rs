@@ -32,6 +32,7 @@ mod no_console;
 mod payload_fails;
 mod payload_policy;
 mod payload_view;
+mod payload_walls;
 mod power_button;
 mod prolog_fails;
 mod prolog_hangs;
@@ -86,6 +87,7 @@ pub const ALL: &[Case] = &[
     payload_view::ALONE,
     payload_view::SETUID,
     payload_view::CONTAINERS,
+    payload_walls::CASE,
     agent_dies::CASE,
     power_button::POWER_BUTTON,
     power_button::CTRL_ALT_DEL,
