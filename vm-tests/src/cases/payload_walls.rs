@@ -26,7 +26,7 @@ fn host(stage: &Stage) -> Result<(), String> {
     let cd = stage.cd(&[("context.json", &site.context())])?;
     let ended = stage.tiny(&policy())?.cd(&cd).run()?;
     site.expect_record("payload", &stage.marker())?;
-    ended.expect_end("200 1 token completed")
+    ended.expect_end("200 1 tokens completed")
 }
 
 fn guest(_: &Job) -> Result<ExitCode, String> {
