@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -61,18 +62,30 @@ fn prepare() -> Result<PathBuf, String> {
 
 /// This program again, static, for the inside: for the same target as scripts/build takes.
 fn build_guest() -> Result<PathBuf, String> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut rustc = Command::new("rustc");
-    let sysroot = rustc.args(["--print", "sysroot"]).output().map_err(|error| format!("rustc: {error}"))?;
-    let sysroot = String::from_utf8_lossy(&sysroot.stdout).trim_end().to_owned();
-    let target = if Path::new(&sysroot).join("lib/rustlib").join(MUSL).exists() { MUSL } else { GNU };
-    let mut command = Command::new(cargo);
+    let target = guest_target()?;
+    let mut command = Command::new(cargo());
     command
         .args(["build", "--quiet", "--package", "vm-tests", "--no-default-features", "--target", target])
         .args(["--config", "profile.dev.strip=true"])
-        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
+        .envs([STATIC]);
     process::make(&mut command, Duration::from_secs(600))?;
     Ok(Path::new("target").join(target).join("debug/vm-tests"))
+}
+
+/// For a program without musl.
+pub const STATIC: (&str, &str) = ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
+
+/// The one that runs us.
+pub fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// What programs of the guest are built for, as scripts/build chooses it.
+pub fn guest_target() -> Result<&'static str, String> {
+    let mut rustc = Command::new("rustc");
+    let sysroot = rustc.args(["--print", "sysroot"]).output().map_err(|error| format!("rustc: {error}"))?;
+    let sysroot = String::from_utf8_lossy(&sysroot.stdout).trim_end().to_owned();
+    Ok(if Path::new(&sysroot).join("lib/rustlib").join(MUSL).exists() { MUSL } else { GNU })
 }
 
 /// One case; true if it passed. Only what is needed to look into a failure is kept.

@@ -54,7 +54,9 @@ use crate::case::Case;
 /// Those that take longest come first, so that the last one does not run alone for long.
 pub const ALL: &[Case] = &[
     hepix::CASE,
+    attempts::MUTATIONS,
     attempts::WHOLE,
+    attempts::ALONE,
     whole_slice::CASE,
     guard_hostile::REVERT,
     guard_good::CASE,

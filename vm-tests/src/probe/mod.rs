@@ -60,6 +60,8 @@ pub enum Needs {
     Left,
     /// A job that ends by it, if all is well.
     Job,
+    /// A policy by which payloads have no network.
+    Alone,
 }
 
 /// How an attempt went.

@@ -69,6 +69,7 @@ pub const ATTEMPTS: &[Attempt] = &[
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80))?;
         escaped("it listens at 80")
     }),
+    attempt("links", "a link to anywhere", links).needs(Needs::Alone),
     attempt("metadata", "the cloud's metadata server", |scene| told_connect(scene, "metadata")).needs(Needs::Host),
     attempt("mail", "sending mail by itself", |scene| told_connect(scene, "mail")).needs(Needs::Host),
     attempt("inbound", "it can be reached from outside", inbound).needs(Needs::Host),
@@ -98,6 +99,14 @@ fn netlink(fd: i64, kind: u64, body: &[u32]) -> Tried {
         0 => escaped("done"),
         error => Err(Errno::from_raw(-error).into()),
     }
+}
+
+/// Where payloads have no network.
+fn links(_: &Scene) -> Tried {
+    let table = std::fs::read_to_string("/proc/net/dev")?;
+    let names = table.lines().skip(2).filter_map(|line| line.split(':').next()).map(str::trim);
+    let more: Vec<&str> = names.filter(|name| *name != "lo").collect();
+    if more.is_empty() { denied("lo alone") } else { super::seen(more.join(", ")) }
 }
 
 /// Somebody answers there, so that silence means a wall.

@@ -47,7 +47,7 @@ fn run(label: &str, which: &str, told: &[String]) -> Result<Vec<String>, String>
         return Ok(Vec::new());
     }
     let wanted = |attempt: &&Attempt| match which {
-        "all" => !matches!(attempt.needs, Needs::Job | Needs::Left),
+        "all" => !matches!(attempt.needs, Needs::Job | Needs::Left | Needs::Alone),
         "judge" => attempt.needs == Needs::Nothing,
         "found" => attempt.needs == Needs::Left,
         names => names.split(',').any(|name| name == attempt.name),

@@ -62,8 +62,9 @@ impl Outcome {
     }
 }
 
-/// Boots a machine with this ctxinit for these jobs, each the words behind the case's name, the label first.
-pub fn run(stage: &Stage, ctxinit: &Path, jobs: &[String]) -> Result<Outcome, String> {
+/// Boots a machine with this ctxinit and this access of payloads to the network, for these jobs, each the words behind
+/// the case's name, the label first.
+pub fn run(stage: &Stage, ctxinit: &Path, access: &str, jobs: &[String]) -> Result<Outcome, String> {
     let site = Site::start(stage)?;
     let told = format!("metadata={METADATA} mail={MAIL} open_files={OPEN_FILES}");
     let tokens: Vec<String> = jobs.iter().map(|job| format!("{} {job} {told}", stage.case.name)).collect();
@@ -81,7 +82,7 @@ pub fn run(stage: &Stage, ctxinit: &Path, jobs: &[String]) -> Result<Outcome, St
          hostfwd=tcp:127.0.0.1:{port}-{MACHINE}:{INBOUND},hostfwd=udp:127.0.0.1:{port}-{MACHINE}:{INBOUND}"
     );
     let swap = format!("if=none,id=swap,format=raw,file={}", swap(stage)?.display());
-    let machine = disk(stage)?.cd(&cd).words(["--initrd"]).word(unclean(stage, ctxinit)?);
+    let machine = disk(stage, access)?.cd(&cd).words(["--initrd"]).word(unclean(stage, ctxinit)?);
     let machine = machine.qemu(["-netdev", &network, "-device", "virtio-net-pci,netdev=n1,romfile="]);
     let machine = machine.qemu(["-drive", &swap, "-device", "virtio-blk-pci,drive=swap", "-smp", "2"]);
 
@@ -108,13 +109,14 @@ pub fn run(stage: &Stage, ctxinit: &Path, jobs: &[String]) -> Result<Outcome, St
 }
 
 /// The Debian image with what the probe looks for in it.
-fn disk(stage: &Stage) -> Result<crate::machine::Machine, String> {
+fn disk(stage: &Stage, access: &str) -> Result<crate::machine::Machine, String> {
     let mut policy: Value = policy();
     policy["payload"]["memory_mb"] = json!(MEMORY_MB);
     policy["payload"]["pids"] = json!(PIDS);
     policy["payload"]["scratch_mb"] = json!(SCRATCH_MB);
     policy["payload"]["cpu_percent"] = json!(CPU_PERCENT);
     policy["payload"]["open_files"] = json!(OPEN_FILES);
+    policy["payload"]["network"] = json!({"access": access});
     let shared = stage.dir.join("shared");
     std::fs::write(&shared, "").map_err(|error| format!("{}: {error}", shared.display()))?;
     let (guest, shared) = (stage.guest().display().to_string(), shared.display().to_string());
