@@ -57,6 +57,21 @@ impl Block {
         OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(self.node())
     }
 
+    /// Opens it for reading as the only one who uses it.
+    ///
+    /// # Errors
+    /// Those of open(2); EBUSY where it, a partition of it or the whole of it is mounted or otherwise in use.
+    pub fn open_unused(&self) -> io::Result<File> {
+        OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC | libc::O_EXCL).open(self.node())
+    }
+
+    /// Its size in bytes; 0 where the kernel does not say.
+    pub fn bytes(&self) -> u64 {
+        // Sectors of 512 bytes, whatever the device's own are (kernel: block/stat.rst).
+        let sectors = fs::read_to_string(format!("/sys/class/block/{}/size", self.name)).unwrap_or_default();
+        sectors.trim_end().parse::<u64>().unwrap_or(0).saturating_mul(512)
+    }
+
     /// What its first sectors say.
     ///
     /// # Errors

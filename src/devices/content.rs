@@ -10,6 +10,8 @@ use std::io;
 pub enum Content {
     /// ext2, ext3 or ext4, with its label.
     Ext4(String),
+    /// XFS, with its label.
+    Xfs(String),
     /// squashfs, which has no label.
     Squashfs,
     /// ISO 9660, also where the disc is UDF as well, with its volume identifier.
@@ -41,6 +43,10 @@ impl Content {
         if head.get(1080..1082) == Some(&[0x53, 0xef]) {
             return Ok(Self::Ext4(text(head.get(1144..1160))));
         }
+        // Offsets from the device's start: magic 0, name 108 (kernel: fs/xfs/libxfs/xfs_format.h).
+        if head.get(..4) == Some(b"XFSB") {
+            return Ok(Self::Xfs(text(head.get(108..120))));
+        }
         if head.get(..4) == Some(b"hsqs") {
             return Ok(Self::Squashfs);
         }
@@ -65,6 +71,7 @@ impl Content {
     pub fn fstype(&self) -> &'static str {
         match self {
             Self::Ext4(_) => "ext4",
+            Self::Xfs(_) => "xfs",
             Self::Squashfs => "squashfs",
             Self::Iso9660(_) => "iso9660",
             Self::Udf(_) => "udf",
@@ -76,7 +83,7 @@ impl Content {
     /// Its label, empty where it has none.
     pub fn label(&self) -> &str {
         match self {
-            Self::Ext4(label) | Self::Iso9660(label) | Self::Udf(label) | Self::Vfat(label) => label,
+            Self::Ext4(label) | Self::Xfs(label) | Self::Iso9660(label) | Self::Udf(label) | Self::Vfat(label) => label,
             Self::Squashfs | Self::Unknown => "",
         }
     }
@@ -213,8 +220,9 @@ mod tests {
     }
 
     #[test]
-    fn root_file_systems_are_known() {
+    fn file_systems_of_disks_are_known() {
         assert_eq!(content(&with(&[(1080, b"\x53\xef"), (1144, b"ctxroot")])), Content::Ext4("ctxroot".to_owned()));
+        assert_eq!(content(&with(&[(0, b"XFSB"), (108, b"CTXUSER\0x")])), Content::Xfs("CTXUSER".to_owned()));
         assert_eq!(content(&with(&[(0, b"hsqs")])), Content::Squashfs);
     }
 
