@@ -11,6 +11,8 @@ pub const WORKER: u32 = 65542;
 pub const DHCP: u32 = 65543;
 /// The first process of a job's pid namespace, once it has started the payload.
 pub const KEEPER: u32 = 65544;
+/// The processes that check and format the user's disk.
+pub const DISK: u32 = 65545;
 
 /// Payload users, one a job, never used twice in the life of a machine.
 pub const PAYLOAD: std::ops::Range<u32> = 66000..100_000;

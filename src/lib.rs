@@ -12,6 +12,7 @@
 //! | epilog | script | the site's `epilog.sh start` |
 //! | hooks | script | the pilot framework's own `epilog.d/*.sh` |
 //! | seal | agent | the image's directories are closed to writing |
+//! | disk | agent | the user's disk is checked and mounted |
 //! | work | worker, payload | tokens claimed, run as an unprivileged user, completed |
 //! | end | agent, init | everything stopped in order, the reason told, power off |
 //!
@@ -23,6 +24,7 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod devices;
+pub mod disk;
 pub mod guard;
 pub mod ids;
 pub mod image;

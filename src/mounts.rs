@@ -117,6 +117,18 @@ pub fn medium(device: &str, target: &str, fstype: &str, data: &str) -> Result<()
     mount(device, target, fstype, flags, data)
 }
 
+/// A user's disk: data and programs of a stranger, none of which gets a privilege or a device by it.
+///
+/// # Errors
+/// Names device and target.
+pub fn user_disk(device: &str, target: &str, fstype: &str, read_only: bool) -> Result<(), MountError> {
+    let flags = safe(MountFlags::NODEV);
+    let flags = if read_only { flags.union(MountFlags::RDONLY) } else { flags };
+    // The superblock of an ext4 may ask for a panic of the kernel at the first error.
+    let data = if fstype == "ext4" { "errors=remount-ro" } else { "" };
+    mount(device, target, fstype, flags, data)
+}
+
 /// The image's root, read-only.
 ///
 /// # Errors

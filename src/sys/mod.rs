@@ -4,6 +4,8 @@
 pub mod block;
 pub mod cdrom;
 pub mod credentials;
+pub mod grow;
+pub mod idmap;
 pub mod inode;
 pub mod landlock;
 pub mod module;
