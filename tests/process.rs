@@ -277,7 +277,7 @@ fn payload(command: &[&str], change: fn(&mut Payload)) -> (Result<Exit, String>,
     change(&mut policy);
     let _shared = ctxinit::payload::view::Shared::make(&policy).unwrap();
     let dir = ctxinit::payload::JobDir::make("test", 4).unwrap();
-    dir.furnish(66123, b"a token").unwrap();
+    dir.furnish(66123, b"a token", false).unwrap();
     let home = |name: &str| format!("/run/ctxinit/{name}");
     let environment = [("PATH", launch::PATH.to_owned()), ("HOME", home("home")), ("TMPDIR", home("tmp"))];
     let environment = environment.map(|(name, value)| (name.to_owned(), value));
@@ -292,6 +292,7 @@ fn payload(command: &[&str], change: fn(&mut Payload)) -> (Result<Exit, String>,
         filter: filter::program(&policy),
         output,
         outside: Outside::now().unwrap(),
+        disk: None,
     };
     let (mut starting, mut status) = keeper::begin(&job, cgroup.as_ref().map(AsFd::as_fd)).unwrap();
     drop(job);

@@ -12,7 +12,7 @@ use super::channel::Channel;
 use super::notice::Notice;
 use super::protocol::ToLogger;
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
-use super::{Agent, guard, medium, roles};
+use super::{Agent, disk, guard, medium, roles};
 use crate::clock::Deadline;
 use crate::devices::Devices;
 use crate::image::policy::{self, Policy};
@@ -141,6 +141,7 @@ fn start_logger(agent: &mut Agent) -> io::Result<()> {
 
 /// Every device that this machine waits for is there: no more drivers, and the memory of the initramfs back.
 pub fn devices_done(agent: &mut Agent) {
+    disk::load_drivers(agent);
     agent.devices = None;
     if let Some(initramfs) = agent.initramfs.take() {
         initramfs.discard();

@@ -128,10 +128,15 @@ impl Events {
 
     /// As [`Events::wait`], for the steps of an end: a wish to end does not interrupt them, and is not forgotten.
     pub fn wait_through(&mut self, fds: &[(BorrowedFd<'_>, PollFlags)], deadline: Deadline) -> bool {
+        self.through(|events| events.wait(fds, deadline) == Ok(true))
+    }
+
+    /// The same for anything that waits.
+    pub fn through<T>(&mut self, steps: impl FnOnce(&mut Self) -> T) -> T {
         let ending = std::mem::replace(&mut self.ending, true);
-        let ready = self.wait(fds, deadline) == Ok(true);
+        let result = steps(self);
         self.ending = ending;
-        ready
+        result
     }
 
     fn poll(&self, fds: &[(BorrowedFd<'_>, PollFlags)], deadline: Deadline, logger_stalls: bool) -> bool {

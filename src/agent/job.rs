@@ -8,7 +8,7 @@ use nix::poll::PollFlags;
 use super::output::Source;
 use super::protocol::{FromWorker, Record, Token};
 use super::worker::Worker;
-use super::{Agent, ending, firewall, network};
+use super::{Agent, disk, ending, firewall, network};
 use crate::clock::Deadline;
 use crate::logging;
 use crate::payload::Job;
@@ -36,8 +36,12 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
     if let Err(error) = firewall::keep(agent) {
         return not_started(End::NotStarted { why: format!("firewall: {error}"), errno: None });
     }
+    if let Some(why) = disk::missing(agent) {
+        return not_started(End::NotStarted { why, errno: None });
+    }
     let begun = Instant::now();
-    let (mut job, output) = match Job::begin(&agent.policy.payload, &agent.features, number, token, body) {
+    let disk = agent.user_disk.as_ref();
+    let (mut job, output) = match Job::begin(&agent.policy.payload, &agent.features, disk, number, token, body) {
         Ok(begun) => begun,
         Err(error) => return not_started(error.into()),
     };
@@ -64,6 +68,9 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
         left_behind,
         tail: agent.events.finish_output(output).tail,
     };
+    if let Err(why) = disk::settle(agent) {
+        outcome.end = End::Failed(why);
+    }
     let mut result = None;
     if outcome.success() {
         match job.result() {

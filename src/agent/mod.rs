@@ -2,6 +2,7 @@
 
 mod boot;
 pub mod channel;
+mod disk;
 pub mod end;
 mod ending;
 pub mod events;
@@ -34,6 +35,7 @@ use crate::context::opennebula::StartScript;
 use crate::context::shell::Variable;
 use crate::context::site::Site;
 use crate::devices::Devices;
+use crate::disk::UserDisk;
 use crate::guard::device::Device;
 use crate::image::payload::Payload;
 use crate::image::policy::Policy;
@@ -74,6 +76,8 @@ pub struct Agent {
     guard: Option<guard::Guard>,
     /// That the image lies on, until the guard takes it.
     image_device: Option<Device>,
+    /// Of the user, once it is mounted and for as long as it is good.
+    user_disk: Option<UserDisk>,
     devices: Option<Devices>,
     initramfs: Option<Initramfs>,
     logger: Option<Child>,
@@ -112,6 +116,7 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         features: Vec::new(),
         guard: None,
         image_device: None,
+        user_disk: None,
         devices: None,
         initramfs: None,
         logger: None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::report::{ALWAYS, Details, PhaseReport};
 use super::runner::{Due, Phase};
-use super::{Agent, boot, firewall, guard, hooks, medium, network, scripts, start_script, work};
+use super::{Agent, boot, disk, firewall, guard, hooks, medium, network, scripts, start_script, work};
 use crate::image::policy::OnFailure;
 
 /// In this order. `early` is init's and comes before, `end` follows whatever happened.
@@ -62,6 +62,7 @@ pub const PHASES: &[Phase<Agent>] = &[
         run: |agent, deadline| guard::watch(agent, |agent| hooks::run(agent, deadline)),
     },
     Phase { name: "seal", due: guard::due, limit: none, on_failure: end, run: guard::seal },
+    Phase { name: "disk", due: disk::due, limit: |_| secs(disk::LIMIT), on_failure: disk::on_failure, run: disk::run },
     Phase { name: "work", due: always, limit: none, on_failure: end, run: work::run },
 ];
 

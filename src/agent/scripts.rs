@@ -295,14 +295,14 @@ fn note(report: &ScriptReport) -> String {
 }
 
 /// Bytes that a script may have: what the policy says, but on a small machine never so much that the rest of it starves.
-fn memory_limit(wanted_mib: u32, available: Option<u64>) -> u64 {
+pub fn memory_limit(wanted_mib: u32, available: Option<u64>) -> u64 {
     let wanted = u64::from(wanted_mib);
     let left = available.map(|bytes| (bytes.saturating_sub(RESERVE).max(bytes / 2) / MIB).max(1));
     left.map_or(wanted, |left| wanted.min(left)) * MIB
 }
 
 /// Bytes that new programs can have now, as the kernel estimates it.
-fn available() -> Option<u64> {
+pub fn available() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;

@@ -11,7 +11,7 @@ use super::report::{self, TokenReport};
 use super::runner::{Done, Fault, machine_fault, site_fault};
 use super::scripts::KILLED;
 use super::worker::{self, Worker};
-use super::{Agent, firewall, medium, network};
+use super::{Agent, disk, firewall, medium, network};
 use crate::clock::Deadline;
 use crate::context::site::{Limits, Work};
 use crate::image::payload::MAX_GRACE_SECS;
@@ -37,6 +37,7 @@ pub const STOPPING: Duration = Duration::from_secs(MAX_GRACE_SECS as u64)
     .saturating_add(KILLED)
     .saturating_add(ending::CLEARING)
     .saturating_add(DYING)
+    .saturating_add(disk::SETTLING)
     .saturating_add(FAREWELL)
     .saturating_add(worker::LEAVE)
     .saturating_add(DYING);

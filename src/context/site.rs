@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::firewall::Firewall;
 use super::network::Network;
 use super::payload::Tightening;
+use crate::disk::policy::Wanted;
 
 /// The whole file. Everything is optional; unknown keys are refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Site {
     pub work: Option<Work>,
     /// When to stop asking for work.
     pub limits: Limits,
+    /// Which disk is the user's.
+    pub user_disk: Option<Wanted>,
     /// What becomes of the CD once it was read.
     pub cd: Cd,
     /// What it takes away from what the image allows payloads.
@@ -361,7 +364,12 @@ mod tests {
             (
                 r#"{"sylog": {}}"#,
                 "context.json:1: sylog: unknown field `sylog`, expected one of `hostname`, `timezone`, `network`, `firewall`, \
-                 `syslog`, `work`, `limits`, `cd`, `payload`",
+                 `syslog`, `work`, `limits`, `user_disk`, `cd`, `payload`",
+            ),
+            (
+                r#"{"user_disk": {"uuid": "CTXUSER"}}"#,
+                "context.json:1: user_disk.uuid: \"CTXUSER\" is not the UUID of a file system \
+                 (5f0a1c52-8f0e-4c61-9d0c-3a5be1f5d7b4)",
             ),
             (
                 r#"{"timezone": "../passwd"}"#,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::context::signature::Key;
 use crate::context::site::Work;
+use crate::disk::policy::UserDisk;
 use crate::guard::policy::Guard;
 
 use super::payload::Payload;
@@ -37,6 +38,9 @@ pub struct Policy {
     pub accounts: Accounts,
     /// The program that does the work, and its limits.
     pub payload: Payload,
+    /// Whether payloads get a disk that outlives the machine.
+    #[serde(default)]
+    pub user_disk: UserDisk,
     /// What contextualisation may change in the image's directories.
     #[serde(default)]
     pub guard: Guard,
@@ -59,6 +63,7 @@ impl Policy {
             network: Network::default(),
             accounts: Accounts::default(),
             payload: Payload::unread(),
+            user_disk: UserDisk::default(),
             guard: Guard::default(),
             work: None,
             overlay_mb: overlay_mb(),

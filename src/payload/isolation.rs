@@ -36,6 +36,8 @@ pub struct Isolation<'a> {
     pub output: OwnedFd,
     /// What the agent has, and the payload must not.
     pub outside: Outside,
+    /// The user's disk, as a mount that has no place yet.
+    pub disk: Option<OwnedFd>,
 }
 
 /// What is the agent's own.
@@ -79,8 +81,14 @@ impl Isolation<'_> {
     }
 
     /// Where it may write, whatever owners and modes say.
-    pub fn own_places(&self) -> [String; 3] {
-        ["home", "tmp", "shm"].map(|name| format!("{}/{name}", self.inside()))
+    pub fn own_places(&self) -> Vec<String> {
+        let own = ["home", "tmp", "shm"].map(|name| format!("{}/{name}", self.inside()));
+        own.into_iter().chain(self.disk_place()).collect()
+    }
+
+    /// Where the user's disk is put, if there is one.
+    pub fn disk_place(&self) -> Option<String> {
+        self.disk.as_ref().map(|_| format!("{}/{}", self.inside(), super::DISK))
     }
 
     /// A file of root's, that nobody else can read.

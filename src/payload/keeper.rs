@@ -19,6 +19,7 @@ use nix::unistd::{execveat, getpid, pipe2};
 use super::isolation::{Isolation, namespace};
 use super::steps::{self, Plan, ROUNDS, Step};
 use super::{mutation, proofs, view};
+use crate::disk::mounted;
 use crate::launch::{self, errno};
 use crate::sys::credentials;
 use crate::sys::process::{self, Apart, Child, Reaped, Report, SpawnError, StageError, Starting};
@@ -54,10 +55,16 @@ fn set_up(job: &Isolation<'_>, status: &OwnedFd, report: &Report) -> Result<Chil
     credentials::die_with_parent().map_err(StageError::at("keeper: parent death signal"))?;
     SigSet::all().thread_block().map_err(StageError::at("keeper: signals"))?;
     let kept = [status.as_raw_fd(), report.as_fd().as_raw_fd(), job.output.as_raw_fd()];
-    launch::keep_only(&kept).map_err(StageError::at("keeper: close descriptors"))?;
+    let disk = job.disk.as_ref().map(AsRawFd::as_raw_fd);
+    launch::keep_only(&kept.into_iter().chain(disk).collect::<Vec<_>>())
+        .map_err(StageError::at("keeper: close descriptors"))?;
     view::follow().map_err(StageError::at("mount propagation"))?;
     let plan = Plan::payload(job);
     steps::take(view::VIEW, &plan)?;
+    // Last, so that no other step covers it; nosuid and nodev are proved of it as of every mount.
+    if let (Some(disk), Some(place)) = (&job.disk, job.disk_place()) {
+        mounted::attach(disk, &place).map_err(errno).map_err(StageError::at("user disk"))?;
+    }
     if job.is_alone() && mutation::taken("net namespace") {
         network::loopback_up().map_err(|error| errno(error.source)).map_err(StageError::at("loopback"))?;
     }

@@ -29,6 +29,7 @@ use thiserror::Error;
 use crate::agent::channel::MAX_BODY;
 use crate::agent::protocol::Token;
 use crate::cgroup::{Cgroup, CgroupError, Limits};
+use crate::disk::UserDisk;
 use crate::ids;
 use crate::image::payload::Payload;
 use crate::launch::{self, Vectors};
@@ -43,6 +44,8 @@ const JOBS: &str = "/run/ctxinit/jobs";
 /// Files and directories in a MiB of a job's directory: as many as there are pages.
 const FILES_A_MIB: u64 = 256;
 const MIB: u64 = 1024 * 1024;
+/// In a job's directory: where the user's disk is put.
+const DISK: &str = "disk";
 
 /// Why a job was not started. None of its program has run.
 #[derive(Debug, Error)]
@@ -151,13 +154,14 @@ impl Drop for JobDir {
 
 impl Job {
     /// Sets out to run the image's program on a token. `number` counts from 0; `features` are variables of the site's for
-    /// it. The pipe is the program's output. The program's file system may be gone: [`Job::started`] would wait for it.
+    /// it, `disk` is its home. The pipe is the program's output. The program's file system may be gone: [`Job::started`] would wait for it.
     ///
     /// # Errors
     /// What could not be made ready. Nothing runs then.
     pub fn begin(
         policy: &Payload,
         features: &[(String, String)],
+        disk: Option<&UserDisk>,
         number: u32,
         token: &Token,
         body: &[u8],
@@ -176,7 +180,8 @@ impl Job {
             cpu_percent: policy.cpu_percent,
         })?;
         let dir = JobDir::make(&name, policy.scratch_mb)?;
-        dir.furnish(uid, body)?;
+        dir.furnish(uid, body, disk.is_some())?;
+        let disk = disk.map(|disk| disk.view_for(uid)).transpose().map_err(|error| dir.failed(DISK, error))?;
 
         let (output, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
         let outside = Outside::now().map_err(|error| dir.failed("/proc/self/ns", error))?;
@@ -191,8 +196,9 @@ impl Job {
             filter: filter::program(policy),
             output: writer,
             outside,
+            disk,
         };
-        let environment = environment(job.inside(), &name, token, features);
+        let environment = environment(&job, &name, token, features);
         job.program = Vectors::new(policy.command.words(), &environment).map_err(SpawnError::from)?;
         let (starting, status) = keeper::begin(&job, Some(cgroup.dir()?.as_fd()))?;
         drop(job);
@@ -322,13 +328,18 @@ impl JobDir {
     ///
     /// # Errors
     /// The file.
-    pub fn furnish(&self, uid: u32, token: &[u8]) -> Result<(), JobError> {
+    pub fn furnish(&self, uid: u32, token: &[u8], disk: bool) -> Result<(), JobError> {
         for name in ["home", "tmp", "shm"] {
             self.make_dir(name, 0o700)?;
             self.give(name, uid)?;
         }
         self.make_dir("etc", 0o755)?;
-        let account = format!("payload:x:{uid}:{uid}:payload:{}/home:/bin/sh", isolation::INSIDE);
+        if disk {
+            // Root's: without the disk on it nobody writes there.
+            self.make_dir(DISK, 0o700)?;
+        }
+        let home = if disk { DISK } else { "home" };
+        let account = format!("payload:x:{uid}:{uid}:payload:{}/{home}:/bin/sh", isolation::INSIDE);
         self.write("etc/passwd", 0o644, accounts("/etc/passwd", &account).as_bytes())?;
         self.write("etc/group", 0o644, accounts("/etc/group", &format!("payload:x:{uid}:")).as_bytes())?;
         self.write("etc/canary", 0o600, b"")?;
@@ -372,11 +383,19 @@ fn with_account(text: &str, own: &str) -> String {
 }
 
 /// Everything that the program's environment holds.
-fn environment(inside: &str, job: &str, token: &Token, features: &[(String, String)]) -> Vec<(String, String)> {
+fn environment(
+    isolation: &Isolation<'_>,
+    job: &str,
+    token: &Token,
+    features: &[(String, String)],
+) -> Vec<(String, String)> {
+    let inside = isolation.inside();
+    let disk = isolation.disk_place();
+    let home = format!("{inside}/home");
     let tries = token.leases.map_or_else(String::new, |leases| leases.to_string());
     let pairs = [
         ("PATH", launch::PATH),
-        ("HOME", &format!("{inside}/home")),
+        ("HOME", disk.as_ref().unwrap_or(&home)),
         ("TMPDIR", &format!("{inside}/tmp")),
         ("USER", "payload"),
         ("LOGNAME", "payload"),
@@ -385,13 +404,15 @@ fn environment(inside: &str, job: &str, token: &Token, features: &[(String, Stri
         ("JOB_ID", job),
         ("TOKEN_ID", &token.id),
         ("TOKEN_TRIES", &tries),
-        ("TOKEN_FILE", &format!("{inside}/home/token")),
-        ("RESULT_FILE", &format!("{inside}/home/result")),
+        ("TOKEN_FILE", &format!("{home}/token")),
+        ("RESULT_FILE", &format!("{home}/result")),
     ];
     let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    // Whoever needs to know that it lasts.
+    let disk = disk.map(|place| ("USER_DISK".to_owned(), place));
     // A mutant hands on what the agent has.
     let more: Vec<_> = if mutation::taken("environment") { Vec::new() } else { std::env::vars().collect() };
-    pairs.into_iter().chain(features.iter().cloned()).chain(more).collect()
+    pairs.into_iter().chain(disk).chain(features.iter().cloned()).chain(more).collect()
 }
 
 #[cfg(test)]

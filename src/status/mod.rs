@@ -196,15 +196,15 @@ mod tests {
             (&[], None, OK, 4),
             (&[("prolog", "ok")], None, OK, 4),
             (&[("prolog", "failed")], None, FAULT, 4),
-            (&[("prolog", "ok"), ("network", "ok"), ("seal", "skipped")], None, OK, OK),
-            (&[("prolog", "skipped"), ("seal", "skipped")], None, OK, OK),
-            (&[("prolog", "failed"), ("seal", "ok")], None, FAULT, FAULT),
+            (&[("prolog", "ok"), ("network", "ok"), ("disk", "skipped")], None, OK, OK),
+            (&[("prolog", "skipped"), ("disk", "skipped")], None, OK, OK),
+            (&[("prolog", "failed"), ("disk", "ok")], None, FAULT, FAULT),
             (&[("prolog", "failed"), ("end", "ok")], None, FAULT, FAULT),
             (&[("prolog", "stopped"), ("end", "ok")], Some(100), OK, OK),
-            (&[("seal", "ok"), ("work", "ok"), ("end", "ok")], Some(200), OK, OK),
-            (&[("seal", "ok"), ("work", "ok"), ("end", "ok")], Some(300), OK, OK),
-            (&[("seal", "ok"), ("work", "ok"), ("end", "ok")], Some(400), FAULT, FAULT),
-            (&[("seal", "ok"), ("work", "failed"), ("end", "ok")], Some(700), FAULT, FAULT),
+            (&[("disk", "ok"), ("work", "ok"), ("end", "ok")], Some(200), OK, OK),
+            (&[("disk", "ok"), ("work", "ok"), ("end", "ok")], Some(300), OK, OK),
+            (&[("disk", "ok"), ("work", "ok"), ("end", "ok")], Some(400), FAULT, FAULT),
+            (&[("disk", "ok"), ("work", "failed"), ("end", "ok")], Some(700), FAULT, FAULT),
         ];
         for (phases, verdict, now, waited) in states {
             let phases: Vec<String> = phases.iter().map(|(name, outcome)| phase(name, outcome)).collect();
@@ -236,7 +236,7 @@ mod tests {
     fn a_wait_ends_when_the_boot_is_over() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("report.json");
-        let report = format!(r#"{{"phases": [{}], "verdict": null}}"#, phase("seal", "ok"));
+        let report = format!(r#"{{"phases": [{}], "verdict": null}}"#, phase("disk", "ok"));
         let late = path.clone();
         let writer = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));

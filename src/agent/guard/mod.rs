@@ -151,6 +151,16 @@ pub fn take_own_mounts(agent: &mut Agent) {
     }
 }
 
+/// A mount that ctxinit made after the scripts, at this very place, is the machine's too.
+pub fn take_own_mount(agent: &mut Agent, point: &str) {
+    let (Some(guard), Ok(now)) = (&mut agent.guard, read_table()) else { return };
+    // The last one is on top.
+    if let Some(mount) = now.into_iter().rfind(|mount| mount.point == point) {
+        guard.machine.push(mount.clone());
+        guard.mounts.push(mount);
+    }
+}
+
 /// Whether a failure of a phase ends the machine: the guard's word counts more than the script's.
 pub fn or(agent: &Agent, script: OnFailure) -> OnFailure {
     if agent.guard.as_ref().is_some_and(|guard| guard.fatal) { OnFailure::Stop } else { script }

@@ -1,5 +1,6 @@
 //! The report: what happened in this boot, as JSON in `/run/ctxinit/report.json`.
 
+mod disk;
 mod medium;
 mod phase;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+pub use self::disk::{DiskState, UserDiskReport};
 pub use self::medium::{MediumReport, MediumState};
 pub use self::phase::{ALWAYS, Details, PhaseReport, ScriptReport, Spent};
 use super::protocol::Fate;
@@ -54,6 +56,8 @@ pub struct Report {
     pub medium: Option<MediumReport>,
     /// In the order in which they ran.
     pub phases: Vec<PhaseReport>,
+    /// The user's disk, or why there is none; known when it was looked for.
+    pub user_disk: Option<UserDiskReport>,
     /// In the order in which they were claimed; the first [`TOKENS`] of them.
     pub tokens: Vec<TokenReport>,
     /// How many came after these.
@@ -137,6 +141,7 @@ impl Report {
             hostname: None,
             medium: None,
             phases: Vec::new(),
+            user_disk: None,
             tokens: Vec::new(),
             more_tokens: 0,
             guard: None,

@@ -1,5 +1,6 @@
 //! `ctxtool cd explain`: what a machine would do with a CD, phase by phase, without booting one.
 
+mod disk;
 mod medium;
 mod network;
 mod scripts;
@@ -126,6 +127,7 @@ fn parts(known: &Known<'_>) -> Result<Vec<Part>, CdError> {
         scripts::epilog(known),
         scripts::hooks(known),
         scripts::seal(known),
+        disk::disk(known),
         network::work(known),
     ])
 }
