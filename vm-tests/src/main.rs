@@ -13,6 +13,7 @@
 mod case;
 mod cases;
 mod cd;
+mod disk;
 mod guest;
 mod http;
 mod lines;

@@ -109,6 +109,16 @@ pub fn make(command: &mut Command, limit: Duration) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("{}: {status}\n{}", process.name, said.trim_end())) }
 }
 
+/// Runs a program that is quick, and returns what it prints.
+pub fn output(command: &mut Command, limit: Duration) -> Result<String, String> {
+    let mut process = Process::start(command.stdout(Stdio::piped()).stderr(Stdio::null()))?;
+    let printed = process.child().stdout.take().ok_or("no standard output")?;
+    let said = thread::spawn(move || std::io::read_to_string(printed).unwrap_or_default());
+    let status = process.wait(limit)?;
+    let said = said.join().unwrap_or_default();
+    if status.success() { Ok(said) } else { Err(format!("{}: {status}", process.name)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -61,12 +61,21 @@ impl Stage {
         self.tiny_image(&policy.to_string(), files)
     }
 
+    /// The same with more files of the host: their place here, and in the image.
+    pub fn tiny_with_host(&self, policy: &Value, more: &[(String, String)]) -> Result<Machine, String> {
+        self.tiny_files(&policy.to_string(), &[], more)
+    }
+
     /// The same with any text as its `image.json`.
     pub fn tiny_text(&self, policy: &str) -> Result<Machine, String> {
         self.tiny_image(policy, &[])
     }
 
     fn tiny_image(&self, policy: &str, files: &[(&str, &str)]) -> Result<Machine, String> {
+        self.tiny_files(policy, files, &[])
+    }
+
+    fn tiny_files(&self, policy: &str, files: &[(&str, &str)], more: &[(String, String)]) -> Result<Machine, String> {
         let initramfs = self.dir.join("initramfs.cpio");
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
         let busybox = busybox.ok_or("no busybox; scripts/setup installs busybox-static")?;
@@ -82,13 +91,21 @@ impl Stage {
             let source = self.write(&place.replace('/', "-"), text)?;
             command.args(["--add", &format!("{}:{place}", source.display())]);
         }
+        for (from, to) in more {
+            command.args(["--add", &format!("{from}:{to}")]);
+        }
         process::make(&mut command, MAKING)?;
         Ok(Machine::new(self).words(["--image", "none", "--initrd"]).word(&initramfs))
     }
 
     /// A machine with the Debian image that a site would get, but for the payload.
     pub fn debian(&self, policy: &Value) -> Result<Machine, String> {
-        Ok(Machine::new(self).words(["--image"]).word(self.debian_disk(policy, &[])?))
+        self.debian_with(policy, &[])
+    }
+
+    /// The same with more files in it: their place here, and in the image.
+    pub fn debian_with(&self, policy: &Value, more: &[(&str, &str)]) -> Result<Machine, String> {
+        Ok(Machine::new(self).words(["--image"]).word(self.debian_disk(policy, more)?))
     }
 
     /// The same with more files in it: their place here, and in the image.

@@ -47,6 +47,7 @@ mod sign_states;
 mod three_buses;
 mod truncated_cd;
 mod two_cds;
+mod user_disk;
 mod whole_slice;
 
 use crate::case::Case;
@@ -66,6 +67,10 @@ pub const ALL: &[Case] = &[
     guard_hostile::REPORT,
     server_late::CASE,
     cd_new::CASE,
+    user_disk::KEEPS,
+    user_disk::XFS,
+    user_disk::FORMAT,
+    user_disk::NO_SOURCE,
     dhcp_silent::CASE,
     script_bombs::CASE,
     script_output::CASE,
@@ -142,6 +147,14 @@ pub const ALL: &[Case] = &[
     no_cd::OPTIONAL,
     no_cd::REQUIRED,
     two_cds::CASE,
+    user_disk::NOT_BLANK,
+    user_disk::NOT_ALLOWED,
+    user_disk::GROWN,
+    user_disk::REPAIRED,
+    user_disk::BROKEN,
+    user_disk::REQUIRED,
+    user_disk::TWO,
+    user_disk::POWER_BUTTON,
     truncated_cd::CASE,
     bad_context::UNKNOWN_KEY,
     bad_context::BAD_VALUE,
