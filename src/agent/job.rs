@@ -37,7 +37,7 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
         return not_started(End::NotStarted { why: format!("firewall: {error}"), errno: None });
     }
     if let Some(why) = disk::missing(agent) {
-        return not_started(End::NotStarted { why, errno: None });
+        return not_started(End::NotStarted { why: why.to_owned(), errno: None });
     }
     let begun = Instant::now();
     let disk = agent.user_disk.as_ref();
@@ -68,8 +68,10 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
         left_behind,
         tail: agent.events.finish_output(output).tail,
     };
-    if let Err(why) = disk::settle(agent) {
-        outcome.end = End::Failed(why);
+    if let Err(why) = disk::settle(agent)
+        && outcome.success()
+    {
+        outcome.end = End::DiskLost(why);
     }
     let mut result = None;
     if outcome.success() {

@@ -38,6 +38,8 @@ pub enum End {
         /// The number that fits.
         errno: Option<i32>,
     },
+    /// It exited well, but the user's disk did not take what it wrote.
+    DiskLost(String),
     /// It could not be watched any longer.
     Unwatched {
         /// What went wrong on our side.
@@ -131,6 +133,7 @@ impl End {
             Self::Stopped => (Reason::MachineEnds, None),
             Self::NotStarted { errno, .. } => (Reason::NotStarted, *errno),
             Self::BadResult { errno, .. } => (Reason::BadResult, *errno),
+            Self::DiskLost(_) => (Reason::DiskLost, None),
             Self::Unwatched { errno, .. } => (Reason::Unwatched, *errno),
         };
         Coded { code: reason.code(), subcode, name: reason.name() }
@@ -163,7 +166,7 @@ impl fmt::Display for End {
             Self::Stopped => f.write_str("stopped, as the machine ends"),
             Self::LeaseLost(why) => write!(f, "stopped, as the lease was lost: {why}"),
             Self::NotStarted { why, .. } => write!(f, "not started: {why}"),
-            Self::BadResult { why, .. } | Self::Unwatched { why, .. } => f.write_str(why),
+            Self::BadResult { why, .. } | Self::DiskLost(why) | Self::Unwatched { why, .. } => f.write_str(why),
         }
     }
 }
@@ -189,6 +192,7 @@ mod tests {
             (End::Stopped, "stopped, as the machine ends", "reason 6"),
             (JobError::from(step).into(), "not started: setgroups: EPERM: Operation not permitted", "reason 7/1"),
             (large.into(), "/r is larger than 5 bytes", "reason 8/27"),
+            (End::DiskLost("gone".to_owned()), "gone", "reason 10"),
             (End::Unwatched { why: "gone".to_owned(), errno: None }, "gone", "reason 11"),
         ];
         for (end, text, code) in cases {

@@ -23,7 +23,9 @@ pub enum Reason {
     NotStarted = 7,
     /// By itself and well, but with a result that cannot be taken.
     BadResult = 8,
-    // 9 is for bans and 10 for the user's disk.
+    // 9 is for bans.
+    /// By itself and well, but what it wrote to the user's disk is not there for good.
+    DiskLost = 10,
     /// By us, as it could not be watched any longer.
     Unwatched = 11,
 }
@@ -42,7 +44,7 @@ pub struct Row {
 }
 
 /// Every kind, by its number.
-pub const TABLE: [Row; 9] = [
+pub const TABLE: [Row; 10] = [
     row(Reason::Exited, "exited", "exit status", "the program ended by itself; 0 is success, all else is not"),
     row(Reason::Signalled, "signalled", "signal", "the program died by a signal that did not come from ctxinit"),
     row(Reason::OutOfMemory, "out-of-memory", "none", "the kernel killed the job at its `memory_mb`"),
@@ -56,6 +58,12 @@ pub const TABLE: [Row; 9] = [
         "a step of the job's isolation, or the exec, failed; the text names it",
     ),
     row(Reason::BadResult, "bad-result", "errno", "the program exited with 0, but its result cannot be taken"),
+    row(
+        Reason::DiskLost,
+        "disk-lost",
+        "none",
+        "the program exited with 0, but the user's disk did not take what it wrote",
+    ),
     row(Reason::Unwatched, "unwatched", "errno", "ctxinit could not watch the job any longer, and stopped it"),
 ];
 
