@@ -84,7 +84,7 @@ fn processes() -> Result<(), String> {
     expect("processes", numbers, vec!["2".to_owned()])?;
     expect("own number", std::process::id(), 2)?;
     let status = status()?;
-    for (key, wanted) in [("PPid", "1"), ("Seccomp", "2"), ("NoNewPrivs", "1"), ("Umask", "0077"), ("SigIgn", NONE)] {
+    for (key, wanted) in [("PPid", "1"), ("Seccomp", "2"), ("NoNewPrivs", "1"), ("Umask", "0077"), ("SigBlk", NONE)] {
         expect(key, status.get(key).map(String::as_str), Some(wanted))?;
     }
     // Its keeper, by its number; root's files of the whole machine by the keeper's root.
