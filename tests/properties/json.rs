@@ -16,6 +16,7 @@ fn context() -> Value {
         "syslog": {"server": "log.example.org", "port": 514, "protocol": "tcp"},
         "work": {"topos": {"url": "http://10.0.2.2:8080/4.1", "pool": "mc", "results": "done", "lock_secs": 60}},
         "limits": {"idle_secs": 10, "fault_secs": 20},
+        "payload": {"pids": 8, "writable": ["/a"], "network": {"access": "listed", "hosts": ["10.0.0.0/8"]}},
     })
 }
 
