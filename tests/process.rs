@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use ctxinit::image::payload::Payload;
 use ctxinit::launch::{self, Program, Vectors};
 use ctxinit::payload::filter;
-use ctxinit::payload::isolation::{Isolation, Outside};
+use ctxinit::payload::isolation::{Isolation, Outside, PROGRAM};
 use ctxinit::payload::keeper;
 use ctxinit::sys::process::{self, Child, Exit, SpawnError, StageError};
 use ctxinit::sys::seccomp;
@@ -291,10 +291,12 @@ fn payload(command: &[&str], change: fn(&mut Payload)) -> (Result<Exit, String>,
         program: Vectors::new(policy.command.words(), &environment).unwrap(),
         filter: filter::program(&policy),
         output,
+        input: None,
+        process: PROGRAM,
         outside: Outside::now().unwrap(),
         disk: None,
     };
-    let (mut starting, mut status) = keeper::begin(&job, cgroup.as_ref().map(AsFd::as_fd)).unwrap();
+    let (mut starting, mut status) = keeper::begin(&job, None, cgroup.as_ref().map(AsFd::as_fd)).unwrap();
     drop(job);
     let end = match starting.reported() {
         Ok(()) => {

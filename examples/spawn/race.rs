@@ -10,7 +10,8 @@ use ctxinit::agent::protocol::Token;
 use ctxinit::cgroup::{Cgroup, populated};
 use ctxinit::image::payload::Payload;
 use ctxinit::launch::{self, Program};
-use ctxinit::payload::Job;
+use ctxinit::payload::view::Shared;
+use ctxinit::payload::{Job, JobError};
 use ctxinit::sys::process::{self, StageError};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::{dup2_stderr, dup2_stdout};
@@ -35,6 +36,8 @@ pub fn run(rounds: u32) -> Result<(), String> {
     let bwrap = words(&format!("{BWRAP} {program} first"));
     let text = format!(r#"{{"command": ["{program}", "first"], "cpu_percent": 200}}"#);
     let policy: Payload = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    // What all jobs share; the agent makes it once.
+    let _shared = Shared::make(&policy).map_err(|error| error.to_string())?;
     let mut ways: Vec<Way<'_>> = vec![("fork and exec", Box::new(|_| by_exec(&plain)))];
     ways.push(("a job of ctxinit", Box::new(|number| by_job(&policy, number))));
     if Path::new("/usr/bin/bwrap").exists() {
@@ -76,12 +79,12 @@ fn by_exec(words: &[String]) -> Result<i64, String> {
 fn by_job(policy: &Payload, number: u32) -> Result<i64, String> {
     let token = Token { id: "1".to_owned(), leases: Some(1), media_type: None };
     let begun = now();
-    let (job, output) =
-        Job::start(policy, &[], FIRST_JOB + number, &token, b"one line\n").map_err(|error| error.to_string())?;
-    let took = told(output).map(|then| then - begun);
+    let said = |error: JobError| error.to_string();
+    let (mut job, output) = Job::begin(policy, &[], FIRST_JOB + number, &token, b"one line\n").map_err(said)?;
+    let took = job.started().map_err(said).and_then(|()| told(output)).map(|then| then - begun);
     let empty = end(&job.cgroup);
-    job.child.wait().map_err(|error| error.to_string())?;
-    empty.and(took)
+    job.keeper().wait().map_err(|error| error.to_string())?;
+    empty.and_then(|()| job.remove().map_err(said)).and(took)
 }
 
 fn end(cgroup: &Cgroup) -> Result<(), String> {

@@ -33,14 +33,14 @@ pub fn end(events: &mut Events, job: &Job, grace: Duration) -> Result<(), String
     if empty {
         return Ok(());
     }
-    Err(format!("{} cannot be killed: {}", job.name, listed(&named(&job.members()))))
+    Err(format!("{} cannot be killed: {}", job.name, listed(&named(&job.payload_processes()))))
 }
 
 /// Not the first process alone: a shell dies of SIGTERM at once, and its program may have something to save.
 fn ask(events: &mut Events, job: &Job, grace: Duration) {
     job.cgroup.terminate(Some(job.keeper().pid()));
     let deadline = Instant::now() + grace;
-    while !job.members().is_empty() {
+    while !job.payload_processes().is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;

@@ -89,6 +89,11 @@ impl Events {
         printed
     }
 
+    /// Whether nobody can write to a stream any more, and all of it was read.
+    pub fn output_ended(&self, id: OutputId) -> bool {
+        self.outputs.iter().find(|stream| stream.id == id).is_none_or(|stream| stream.output.ended())
+    }
+
     /// From now on the end is under way and no longer interrupts a wait.
     pub fn ending(&mut self) {
         self.ending = true;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
+use super::console::Console;
 use super::output::Source;
 use super::protocol::{FromWorker, Record, Token};
 use super::worker::Worker;
@@ -47,17 +48,19 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
     };
     if let Err(end) = started(agent, &mut job) {
         let ended = ending::end(&mut agent.events, &job, Duration::ZERO);
-        return Ended { dirty: remains(agent, job, ended), ..not_started(end) };
+        let dirty = cleared(agent, ended, job);
+        return Ended { dirty, ..not_started(end) };
     }
     let pid = job.pid().unwrap_or(job.keeper().pid().as_raw() as u32);
     let source = Source { tag: "payload".to_owned(), pid, job: Some(job.name.clone()), show: false };
     audit(&source, format!("{} started: token {}, uid {}, process {pid}", job.name, token.id, job.uid));
     let output = agent.events.add_output(output, source.clone());
 
-    let end = watch(agent, &mut job, worker);
+    let mut console = job.take_shell().map(|shell| Console::join(&mut agent.events, shell, &job.name));
+    let end = watch(agent, &mut job, &mut console, worker);
     let by_itself = matches!(end, End::Exited(_));
     // What the first process left behind is none of anybody's any more.
-    let left_behind = if by_itself { job.members().len() } else { 0 };
+    let left_behind = if by_itself { job.payload_processes().len() } else { 0 };
     let grace = Duration::from_secs(if by_itself { 0 } else { agent.policy.payload.grace_secs.into() });
     let ended = ending::end(&mut agent.events, &job, grace);
     let used = job.cgroup.usage();
@@ -68,6 +71,9 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
         left_behind,
         tail: agent.events.finish_output(output).tail,
     };
+    if let Some(console) = console {
+        console.leave(&mut agent.events);
+    }
     if let Err(why) = disk::settle(agent)
         && outcome.success()
     {
@@ -82,16 +88,15 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
     }
     let (name, end) = (job.name.clone(), &outcome.end);
     audit(&source, format!("{name} ended: {end} ({}), {} ms", end.coded(), outcome.wall_millis));
-    Ended { name: Some(name), outcome, result, dirty: remains(agent, job, ended) }
+    let dirty = cleared(agent, ended, job);
+    Ended { name: Some(name), outcome, result, dirty }
 }
 
-/// What is left of a job that has ended like this.
-fn remains(agent: &mut Agent, job: Job, ended: Result<(), String>) -> Option<String> {
-    let remains = ended.and_then(|()| ending::clear(&mut agent.events, job)).err();
-    if let Some(what) = &remains {
-        log::error!("{what}");
-    }
-    remains
+/// Removes an ended job. What is left of it, if anything.
+fn cleared(agent: &mut Agent, ended: Result<(), String>, job: Job) -> Option<String> {
+    let what = ended.and_then(|()| ending::clear(&mut agent.events, job)).err()?;
+    log::error!("{what}");
+    Some(what)
 }
 
 /// Start and end of each job are in the log, so that a site can tell who ran what and when; on the console
@@ -114,18 +119,30 @@ fn started(agent: &mut Agent, job: &mut Job) -> Result<(), End> {
     }
 }
 
-/// Waits for the first of: the program's end, its limit, a lost lease, the end of the machine.
-fn watch(agent: &mut Agent, job: &mut Job, worker: &mut Worker) -> End {
+/// Waits for the first of: the program's end, its limit, a lost lease, the end of the machine. A program's shell on the
+/// console keeps the job for whoever wants to know why it ended, but not beyond its limit.
+fn watch(agent: &mut Agent, job: &mut Job, console: &mut Option<Console>, worker: &mut Worker) -> End {
     let limit = agent.policy.payload.wall_secs;
     let deadline = Deadline::after(Duration::from_secs(limit.into()));
+    let mut exited = None;
     loop {
-        match job.ended() {
-            Ok(Some(exit)) => return End::Exited(exit),
-            Ok(None) => {}
-            Err(error) => {
-                let why = format!("{}: {error}", job.name);
-                return End::Unwatched { why, errno: error.raw_os_error() };
+        if exited.is_none() {
+            exited = match job.ended() {
+                Ok(exit) => exit,
+                Err(error) => {
+                    let why = format!("the keeper of {}: {error}", job.name);
+                    return End::Unwatched { why, errno: error.raw_os_error() };
+                }
+            };
+            if let (Some(exit), Some(_)) = (exited, &console) {
+                log::info!("{}: {exit}; it stays until its shell on the console ends, or its time is over", job.name);
             }
+        }
+        match exited {
+            Some(exit) if console.as_ref().is_none_or(|console| console.is_over(&agent.events)) => {
+                return End::Exited(exit);
+            }
+            _ => {}
         }
         match worker.heard() {
             Ok(None) => {}
@@ -136,14 +153,24 @@ fn watch(agent: &mut Agent, job: &mut Job, worker: &mut Worker) -> End {
         // A job may run for longer than a DHCP lease.
         network::attend_or_warn(agent);
         let mut fds = network::sources(&agent.dhcp);
-        fds.extend([(job.status(), PollFlags::POLLIN), worker.source()]);
-        match agent.events.wait(&fds, deadline) {
-            Ok(true) => {}
-            Ok(false) => return End::TooLong(limit),
+        fds.push(worker.source());
+        fds.extend(exited.is_none().then(|| (job.status(), PollFlags::POLLIN)));
+        fds.extend(console.as_ref().and_then(Console::source));
+        // Output is read by the way, and its end is nothing that a wait returns for.
+        let look = if exited.is_some() { deadline.min(Deadline::after(LOOK)) } else { deadline };
+        match agent.events.wait(&fds, look) {
+            Ok(false) if deadline.passed() => return exited.map_or(End::TooLong(limit), End::Exited),
+            Ok(_) => {}
             Err(_) => return End::Stopped,
+        }
+        if let Some(console) = console {
+            console.relay();
         }
     }
 }
+
+/// How often it is looked whether a shell has ended.
+const LOOK: Duration = Duration::from_millis(200);
 
 fn unwatched(why: String) -> End {
     End::Unwatched { why, errno: None }

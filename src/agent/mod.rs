@@ -2,6 +2,7 @@
 
 mod boot;
 pub mod channel;
+mod console;
 mod disk;
 pub mod end;
 mod ending;

@@ -12,6 +12,11 @@ use crate::image::payload::{Access, Payload};
 use crate::launch::Vectors;
 use crate::sys::credentials;
 
+/// Number of a job's program in its pid namespace; its keeper is the first.
+pub const PROGRAM: i32 = 2;
+/// Number of its shell.
+pub const SHELL: i32 = 3;
+
 /// Where a job finds its own directory: nothing else of what lies there in the machine is to be seen.
 pub const INSIDE: &str = "/run/ctxinit";
 
@@ -34,10 +39,14 @@ pub struct Isolation<'a> {
     pub filter: Vec<sock_filter>,
     /// The pipe for its output.
     pub output: OwnedFd,
+    /// A pipe for its input; none for a program, which has an empty one.
+    pub input: Option<OwnedFd>,
+    /// Its number in its pid namespace.
+    pub process: i32,
     /// What the agent has, and the payload must not.
     pub outside: Outside,
     /// The user's disk, as a mount that has no place yet.
-    pub disk: Option<OwnedFd>,
+    pub disk: Option<&'a OwnedFd>,
 }
 
 /// What is the agent's own.

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
-use nix::unistd::{execveat, getpid, pipe2};
+use nix::unistd::{dup2_stdin, execveat, getpid, pipe2};
 
 use super::isolation::{Isolation, namespace};
 use super::steps::{self, Plan, ROUNDS, Step};
@@ -30,16 +30,20 @@ use crate::{ids, logging, network};
 ///
 /// # Errors
 /// clone3(2); what fails in the child comes by the [`Starting`].
-pub fn begin(job: &Isolation<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<(Starting, File), SpawnError> {
+pub fn begin(
+    job: &Isolation<'_>,
+    shell: Option<&Isolation<'_>>,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<(Starting, File), SpawnError> {
     let (reader, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
     let apart = Apart { cgroup: cgroup.filter(|_| mutation::taken("cgroup")), namespaces: job.namespaces() };
-    let starting = process::begin_apart(&apart, |report| live(job, writer, report))?;
+    let starting = process::begin_apart(&apart, |report| live(job, shell, writer, report))?;
     Ok((starting, reader))
 }
 
 /// The life of a keeper.
-fn live(job: &Isolation<'_>, status: OwnedFd, report: Report) -> i32 {
-    match set_up(job, &status, &report) {
+fn live(job: &Isolation<'_>, shell: Option<&Isolation<'_>>, status: OwnedFd, report: Report) -> i32 {
+    match set_up(job, shell, &status, &report) {
         Ok(payload) => {
             // All have closed it now: the program runs.
             drop(report);
@@ -49,35 +53,44 @@ fn live(job: &Isolation<'_>, status: OwnedFd, report: Report) -> i32 {
     }
 }
 
-fn set_up(job: &Isolation<'_>, status: &OwnedFd, report: &Report) -> Result<Child, StageError> {
+fn set_up(
+    job: &Isolation<'_>,
+    shell: Option<&Isolation<'_>>,
+    status: &OwnedFd,
+    report: &Report,
+) -> Result<Child, StageError> {
     // Drops the agent's outlets while their descriptors are still open.
     logging::to_agent();
     credentials::die_with_parent().map_err(StageError::at("keeper: parent death signal"))?;
     SigSet::all().thread_block().map_err(StageError::at("keeper: signals"))?;
-    let kept = [status.as_raw_fd(), report.as_fd().as_raw_fd(), job.output.as_raw_fd()];
-    let disk = job.disk.as_ref().map(AsRawFd::as_raw_fd);
-    launch::keep_only(&kept.into_iter().chain(disk).collect::<Vec<_>>())
-        .map_err(StageError::at("keeper: close descriptors"))?;
+    let streams = [Some(job), shell].into_iter().flatten().flat_map(|of| [Some(&of.output), of.input.as_ref()]);
+    let mut kept: Vec<i32> = streams.flatten().chain(job.disk).map(AsRawFd::as_raw_fd).collect();
+    kept.extend([status.as_raw_fd(), report.as_fd().as_raw_fd()]);
+    launch::keep_only(&kept).map_err(StageError::at("keeper: close descriptors"))?;
     view::follow().map_err(StageError::at("mount propagation"))?;
     let plan = Plan::payload(job);
     steps::take(view::VIEW, &plan)?;
     // Last, so that no other step covers it; nosuid and nodev are proved of it as of every mount.
-    if let (Some(disk), Some(place)) = (&job.disk, job.disk_place()) {
+    if let (Some(disk), Some(place)) = (job.disk, job.disk_place()) {
         mounted::attach(disk, &place).map_err(errno).map_err(StageError::at("user disk"))?;
     }
     if job.is_alone() && mutation::taken("net namespace") {
         network::loopback_up().map_err(|error| errno(error.source)).map_err(StageError::at("loopback"))?;
     }
     let (ready, tell_ready) = pipe2(OFlag::O_CLOEXEC).map_err(StageError::at("keeper: pipe"))?;
-    // The payload has the way to say what failed, too.
-    let payload = process::fork(|| {
-        let Err(error) = become_payload(job, ready.as_fd());
-        report.failed(&error)
-    });
-    let payload = payload.map_err(errno).map_err(StageError::at("fork"))?;
+    // Each has the way to say what failed, too.
+    let start = |job: &Isolation<'_>| {
+        let started = process::fork(|| {
+            let Err(error) = become_payload(job, ready.as_fd());
+            report.failed(&error)
+        });
+        started.map_err(errno).map_err(StageError::at("fork"))
+    };
+    let payload = start(job)?;
+    shell.map(start).transpose()?;
     drop(ready);
     become_nobody(&[status.as_raw_fd(), report.as_fd().as_raw_fd(), tell_ready.as_raw_fd()])?;
-    File::from(tell_ready).write_all(b"1").map_err(errno).map_err(StageError::at("keeper: ready"))?;
+    File::from(tell_ready).write_all(b"11").map_err(errno).map_err(StageError::at("keeper: ready"))?;
     Ok(payload)
 }
 
@@ -139,6 +152,9 @@ fn become_payload(job: &Isolation<'_>, ready: BorrowedFd<'_>) -> Result<Infallib
     if count == 0 {
         return Err(StageError { stage: "keeper".to_owned(), errno: Errno::ECHILD });
     }
+    if let Some(input) = &job.input {
+        dup2_stdin(input).map_err(StageError::at("input"))?;
+    }
     match execveat(program, c"", &job.program.words, &job.program.environment, AtFlags::AT_EMPTY_PATH) {
         // The interpreter of a script gets the script's path, and the one of a descriptor that exec has closed is none.
         Err(Errno::ENOENT) => job.program.exec(),
@@ -157,7 +173,8 @@ pub const AROUND: &[Step] = &[
         take: |_| Ok(()),
         prove: |plan| {
             apart(plan, "pid", 0)?;
-            proofs::equal("the process", getpid().as_raw(), 2)
+            let job = plan.job().map_err(|errno| errno.to_string())?;
+            proofs::equal("the process", getpid().as_raw(), job.process)
         },
     },
     Step { name: "ipc namespace", due: always, take: |_| Ok(()), prove: |plan| apart(plan, "ipc", 2) },

@@ -13,6 +13,7 @@ pub mod outcome;
 mod proofs;
 pub mod reason;
 pub mod result;
+pub mod shell;
 pub mod steps;
 pub mod view;
 
@@ -34,10 +35,11 @@ use crate::ids;
 use crate::image::payload::Payload;
 use crate::launch::{self, Vectors};
 use crate::mounts::{self, MountError};
-use crate::sys::process::{Child, Exit, SpawnError, Starting};
+use crate::sys::process::{Child, Exit, SpawnError, StageError, Starting};
 
 use isolation::{Isolation, Outside};
 use result::ResultError;
+use shell::{Inside, Shell};
 
 /// Job directories, as the machine sees them; each is a tmpfs of its own.
 const JOBS: &str = "/run/ctxinit/jobs";
@@ -119,26 +121,14 @@ pub struct Job {
     starting: Starting,
     /// How the payload ended, once it has.
     status: File,
+    /// The way to its shell, where image and site allow one.
+    shell: Option<Shell>,
     dir: JobDir,
 }
 
 /// A job directory; unmounted when dropped, with everything in it. Empty once that is done.
 #[derive(Debug)]
 pub struct JobDir(String);
-
-impl JobDir {
-    /// Removes it with everything in it, if nobody holds any of it.
-    fn remove(&mut self) -> Result<(), JobError> {
-        mounts::unmount_free(&self.0)?;
-        self.remove_place()
-    }
-
-    /// A directory that something is mounted on cannot be removed, so this proves that nothing is.
-    fn remove_place(&mut self) -> Result<(), JobError> {
-        let path = std::mem::take(&mut self.0);
-        fs::remove_dir(&path).map_err(|error| JobError::File { path, error })
-    }
-}
 
 impl Drop for JobDir {
     fn drop(&mut self) {
@@ -195,14 +185,43 @@ impl Job {
             program: Vectors::new(policy.command.words(), &[]).map_err(SpawnError::from)?,
             filter: filter::program(policy),
             output: writer,
+            input: None,
+            process: isolation::PROGRAM,
             outside,
-            disk,
+            disk: disk.as_ref(),
         };
         let environment = environment(&job, &name, token, features);
         job.program = Vectors::new(policy.command.words(), &environment).map_err(SpawnError::from)?;
-        let (starting, status) = keeper::begin(&job, Some(cgroup.dir()?.as_fd()))?;
-        drop(job);
-        Ok((Self { name, uid, cgroup, starting, status, dir }, output))
+        let (shell, inside) = match policy.console_shell {
+            true => shell::pipes().map(|(shell, inside)| (Some(shell), Some(inside))),
+            false => Ok((None, None)),
+        }
+        .map_err(|errno| SpawnError::Fork(errno.into()))?;
+        let in_shell = inside.map(|Inside { input, output }| {
+            let words = shell::WORDS.map(str::to_owned);
+            let (name, value) = shell::PROMPT;
+            let environment: Vec<_> = environment.into_iter().chain([(name.to_owned(), value.to_owned())]).collect();
+            let program = Vectors::new(&words, &environment)?;
+            let (input, process) = (Some(input), isolation::SHELL);
+            Ok(Isolation {
+                program,
+                filter: job.filter.clone(),
+                output,
+                input,
+                process,
+                outside: job.outside.clone(),
+                ..job
+            })
+        });
+        let in_shell = in_shell.transpose().map_err(|error: StageError| SpawnError::from(error))?;
+        let (starting, status) = keeper::begin(&job, in_shell.as_ref(), Some(cgroup.dir()?.as_fd()))?;
+        drop((job, in_shell));
+        Ok((Self { name, uid, cgroup, starting, status, shell, dir }, output))
+    }
+
+    /// The way to its shell, once.
+    pub fn take_shell(&mut self) -> Option<Shell> {
+        self.shell.take()
     }
 
     /// Readable once [`Job::started`] does not wait.
@@ -225,11 +244,11 @@ impl Job {
 
     /// The program's process while it runs, as the machine numbers it.
     pub fn pid(&self) -> Option<u32> {
-        self.members().into_iter().min()
+        self.payload_processes().into_iter().min()
     }
 
     /// Every process of it but the keeper.
-    pub fn members(&self) -> Vec<u32> {
+    pub fn payload_processes(&self) -> Vec<u32> {
         let keeper = self.keeper().pid().as_raw() as u32;
         self.cgroup.members().into_iter().filter(|&pid| pid != keeper).collect()
     }
@@ -309,6 +328,18 @@ impl JobDir {
             }
         }
         Ok(dir)
+    }
+
+    /// Removes it with everything in it, if nobody holds any of it.
+    fn remove(&mut self) -> Result<(), JobError> {
+        mounts::unmount_free(&self.0)?;
+        self.remove_place()
+    }
+
+    /// A directory that something is mounted on cannot be removed, so this proves that nothing is.
+    fn remove_place(&mut self) -> Result<(), JobError> {
+        let path = std::mem::take(&mut self.0);
+        fs::remove_dir(&path).map_err(|error| JobError::File { path, error })
     }
 
     /// As the machine sees it.

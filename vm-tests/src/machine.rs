@@ -1,7 +1,8 @@
 //! A machine: what it is made of, while it runs, and after its end.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -41,12 +42,13 @@ pub struct Machine {
     words: Vec<OsString>,
     qemu: Vec<OsString>,
     console: bool,
+    keys: Option<File>,
 }
 
 impl Machine {
     pub fn new(stage: &Stage) -> Self {
         let (dir, deadline, lines) = (stage.dir.clone(), stage.case.deadline, Arc::clone(&stage.console));
-        Self { dir, deadline, lines, words: Vec::new(), qemu: Vec::new(), console: true }
+        Self { dir, deadline, lines, words: Vec::new(), qemu: Vec::new(), console: true, keys: None }
     }
 
     /// More of scripts/vm's words.
@@ -76,6 +78,16 @@ impl Machine {
     pub fn no_console(mut self) -> Self {
         self.console = false;
         self.words(["--no-console"])
+    }
+
+    /// Somebody sits at its console.
+    pub fn typing(mut self) -> Result<Self, String> {
+        let path = self.dir.join("keys");
+        let failed = |error: io::Error| format!("{}: {error}", path.display());
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).map_err(|errno| failed(errno.into()))?;
+        // For reading too, so that neither side waits for the other.
+        self.keys = Some(OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?);
+        Ok(self.words(["--keys"]).word(path))
     }
 
     /// Switches it on.
@@ -112,6 +124,12 @@ pub struct Running {
 }
 
 impl Running {
+    /// Types a line on the console.
+    pub fn type_line(&mut self, line: &str) -> Result<(), String> {
+        let keys = self.machine.keys.as_mut().ok_or("nobody sits at this console")?;
+        keys.write_all(format!("{line}\n").as_bytes()).map_err(|error| format!("keys: {error}"))
+    }
+
     /// Has QEMU do what only a host can do.
     pub fn host_does(&self, command: &str) -> Result<(), String> {
         qmp::run(&self.monitor, command).map(drop)

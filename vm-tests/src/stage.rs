@@ -108,11 +108,6 @@ impl Stage {
         Ok(Machine::new(self).words(["--image"]).word(self.debian_disk(policy, more)?))
     }
 
-    /// The same with more files in it: their place here, and in the image.
-    pub fn debian_with(&self, policy: &Value, more: &[(&str, &str)]) -> Result<Machine, String> {
-        Ok(Machine::new(self).words(["--image"]).word(self.debian_disk(policy, more)?))
-    }
-
     /// The same on a disk that the host lets it write to, with more files in it: their place here, and in the image.
     pub fn debian_writable(&self, policy: &Value, more: &[(&str, &str)]) -> Result<Machine, String> {
         let disk = self.debian_disk(policy, more)?;

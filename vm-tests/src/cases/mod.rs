@@ -5,6 +5,7 @@ mod attempts;
 mod bad_context;
 mod bad_image;
 mod cd_new;
+mod console_shell;
 mod daemon;
 mod dhcp_silent;
 mod dirty;
@@ -85,6 +86,8 @@ pub const ALL: &[Case] = &[
     daemon::CASE,
     payload_fails::CASE,
     end_reasons::CASE,
+    console_shell::CASE,
+    console_shell::UNASKED,
     end_reasons::NOT_STARTED,
     dirty::FROZEN,
     dirty::HELD,
