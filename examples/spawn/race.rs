@@ -80,7 +80,7 @@ fn by_job(policy: &Payload, number: u32) -> Result<i64, String> {
     let token = Token { id: "1".to_owned(), leases: Some(1), media_type: None };
     let begun = now();
     let said = |error: JobError| error.to_string();
-    let (mut job, output) = Job::begin(policy, &[], FIRST_JOB + number, &token, b"one line\n").map_err(said)?;
+    let (mut job, output) = Job::begin(policy, &[], None, FIRST_JOB + number, &token, b"one line\n").map_err(said)?;
     let took = job.started().map_err(said).and_then(|()| told(output)).map(|then| then - begun);
     let empty = end(&job.cgroup);
     job.keeper().wait().map_err(|error| error.to_string())?;
