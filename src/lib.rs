@@ -19,6 +19,7 @@
 //! Each role is one process with one thread and one poll loop. `sys` is the only place with unsafe code.
 
 pub mod agent;
+pub mod ban;
 pub mod cgroup;
 pub mod clock;
 pub mod config;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy exempts only functions marked as tests")]
 #![allow(clippy::disallowed_methods, reason = "not a role of the guest: nobody else waits for its children")]
 
+mod ban;
 mod context_sh;
 mod devices;
 mod json;
