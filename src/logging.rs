@@ -154,7 +154,9 @@ impl Logger {
         match self {
             Self::Early(records) => records.push(record),
             Self::Running { channel, dropped } => {
-                if channel.backlog() > LOGGER_BACKLOG {
+                // An audit record is not lost because a payload talks: there are few of them, and small ones.
+                let room = if record.msgid.is_some() { 2 * LOGGER_BACKLOG } else { LOGGER_BACKLOG };
+                if channel.backlog() > room {
                     *dropped += 1;
                     return Ok(());
                 }

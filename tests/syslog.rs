@@ -345,6 +345,8 @@ fn a_dead_agent_is_noticed_and_the_rest_delivered() {
         tag: "payload".to_owned(),
         pid: Some(9),
         job: Some("a\"]b".to_owned()),
+        msgid: None,
+        data: Vec::new(),
         text: "\0".into(),
     };
     machine.control.send(&ToLogger::Record(record), b"").unwrap();
@@ -490,7 +492,7 @@ fn rsyslog_gets_every_record_whole() {
     let dir = tempfile::tempdir().unwrap();
     let (port, out) = (free_port(), dir.path().join("out"));
     let conf = dir.path().join("rsyslog.conf");
-    let fields = "%hostname%|%app-name%|%procid%|%syslogpriority%|%structured-data%|%msg%\\n";
+    let fields = "%hostname%|%app-name%|%procid%|%msgid%|%syslogfacility%|%syslogpriority%|%structured-data%|%msg%\\n";
     let text = format!(
         "global(workDirectory=\"{dir}\")\nmodule(load=\"imptcp\")\n\
          template(name=\"all\" type=\"string\" string=\"{fields}\")\n\
@@ -531,19 +533,43 @@ fn rsyslog_gets_every_record_whole() {
         let (raw, text) = odd[n % odd.len()];
         let severity = n % 8;
         sender.send(&[format!("<{}>app{n}[1]: {n} ", 24 + severity).as_bytes(), raw].concat()).unwrap();
-        let data = format!("[ctxinit@32473 uid=\"{uid}\" pid=\"{pid}\"][meta sequenceId=\"{}\"]", n + 1);
-        expected += &format!("vm7.site|app{n}|{pid}|{severity}|{data}|{n} {text}\n");
+        let data = format!("[ctxinit@32473 uid=\"{uid}\" pid=\"{pid}\"][meta sequenceId=\"N\"]");
+        expected += &format!("vm7.site|app{n}|{pid}|-|3|{severity}|{data}|{n} {text}\n");
     }
-    let drained = machine.drain(1000);
-    while std::fs::metadata(&out).map_or(0, |meta| meta.len()) < expected.len() as u64 && Instant::now() < deadline {
+    let owner = "/O=x/CN=\"J\" ] é";
+    let record = Record {
+        pid: Some(9),
+        job: Some("job-1".to_owned()),
+        msgid: Some("job-end".to_owned()),
+        data: vec![("owner".to_owned(), owner.to_owned())],
+        ..Record::now(5, "ctxinit", "job-1 ended".to_owned())
+    };
+    machine.control.send(&ToLogger::Record(record), b"").unwrap();
+    let audit = "vm7.site|ctxinit|9|job-end|13|5|[ctxinit@32473 job=\"job-1\"]\
+         [audit@32473 owner=\"/O=x/CN=\\\"J\\\" \\] é\"][meta sequenceId=\"N\"]|job-1 ended";
+    let drained = machine.drain(1001);
+    let lines = || std::fs::read_to_string(&out).unwrap_or_default().lines().count();
+    while lines() < 1001 && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(20));
     }
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     let written = std::fs::read_to_string(&out).unwrap();
-    for (got, want) in written.lines().zip(expected.lines()) {
-        assert_eq!(got, want);
+    // The two ways into the logger have no order among themselves; the numbers say which one came about.
+    let mut numbers = Vec::new();
+    let mut unnumbered = |line: &str| {
+        let (head, rest) = line.split_once("sequenceId=\"").unwrap();
+        let (number, rest) = rest.split_once('"').unwrap();
+        numbers.push(number.parse::<usize>().unwrap());
+        format!("{head}sequenceId=\"N\"{rest}")
+    };
+    let written: Vec<String> = written.lines().map(&mut unnumbered).collect();
+    assert!(numbers.into_iter().eq(1..=1001));
+    let (audits, others): (Vec<_>, Vec<_>) = written.iter().partition(|line| line.contains("|job-end|"));
+    assert_eq!(audits, [audit]);
+    for (got, want) in others.iter().zip(expected.lines()) {
+        assert_eq!(*got, want);
     }
-    assert_eq!(written.lines().count(), 1000);
-    assert_eq!(drained, ((1000, 0), 0));
+    assert_eq!(others.len(), 1000);
+    assert_eq!(drained, ((1001, 0), 0));
 }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use ctxinit::agent::protocol::Token;
+use ctxinit::ban::owner::Owner;
 use ctxinit::cgroup::{Cgroup, populated};
 use ctxinit::image::payload::Payload;
 use ctxinit::launch::{self, Program};
@@ -77,7 +78,7 @@ fn by_exec(words: &[String]) -> Result<i64, String> {
 
 /// As the agent does it, from the claimed token to the program.
 fn by_job(policy: &Payload, number: u32) -> Result<i64, String> {
-    let token = Token { id: "1".to_owned(), leases: Some(1), media_type: None };
+    let token = Token { id: "1".to_owned(), leases: Some(1), media_type: None, owner: Owner::Unknown };
     let begun = now();
     let said = |error: JobError| error.to_string();
     let (mut job, output) = Job::begin(policy, &[], None, FIRST_JOB + number, &token, b"one line\n").map_err(said)?;

@@ -12,7 +12,7 @@ use super::channel::Channel;
 use super::notice::Notice;
 use super::protocol::ToLogger;
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
-use super::{Agent, disk, guard, medium, roles};
+use super::{Agent, audit, disk, guard, medium, network, roles};
 use crate::clock::Deadline;
 use crate::devices::Devices;
 use crate::image::policy::{self, Policy};
@@ -103,6 +103,8 @@ pub fn policy(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
         mounts::resize(root::LAYER, policy.overlay_mb).map_err(machine_fault)?;
     }
     start_logger(agent).map_err(|error| machine_fault(format!("logger: {error}")))?;
+    let boot_id = &agent.report.boot_id;
+    audit::vm_start(&policy.image, &network::machine_uuid(boot_id), boot_id);
     agent.allowed = policy.payload.clone();
     // Until a context is read, and where there is none.
     policy.payload = agent.allowed.without_site();

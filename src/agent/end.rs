@@ -10,7 +10,7 @@ use super::events::DYING;
 use super::notice::Notice;
 use super::protocol::{FromLogger, ToLogger};
 use super::report::{self, LogReport, PhaseReport, Spent};
-use super::{Agent, guard, phases, scripts, work};
+use super::{Agent, audit, guard, phases, scripts, work};
 use crate::clock::Deadline;
 use crate::logging;
 use crate::verdict::Verdict;
@@ -43,6 +43,7 @@ pub fn end(agent: &mut Agent, verdict: Verdict) {
         let _ = client.child.signal(Signal::SIGKILL);
     }
     guard::conclude(agent);
+    audit::vm_stop(&verdict, &agent.report);
     phases::record(agent, PhaseReport::done("end", start_ms, Spent::since(before), verdict.to_string()));
     agent.report.verdict = Some(verdict.clone());
     agent.report.log = drain_log(agent);

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
+use super::audit::{self, JobFacts};
 use super::console::Console;
 use super::output::Source;
-use super::protocol::{FromWorker, Record, Token};
+use super::protocol::{FromWorker, Token};
 use super::worker::Worker;
 use super::{Agent, disk, ending, firewall, network};
 use crate::clock::Deadline;
-use crate::logging;
 use crate::payload::Job;
 use crate::payload::outcome::{End, Outcome, Usage};
 
@@ -35,29 +35,30 @@ pub struct Ended {
 pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &mut Worker) -> Ended {
     // A claim may have waited for long, with the site's services at work meanwhile.
     if let Err(error) = firewall::keep(agent) {
-        return not_started(End::NotStarted { why: format!("firewall: {error}"), errno: None });
+        return not_started(token, End::NotStarted { why: format!("firewall: {error}"), errno: None });
     }
     if let Some(why) = disk::missing(agent) {
-        return not_started(End::NotStarted { why: why.to_owned(), errno: None });
+        return not_started(token, End::NotStarted { why: why.to_owned(), errno: None });
     }
     let begun = Instant::now();
     let disk = agent.user_disk.as_ref();
     let (mut job, output) = match Job::begin(&agent.policy.payload, &agent.features, disk, number, token, body) {
         Ok(begun) => begun,
-        Err(error) => return not_started(error.into()),
+        Err(error) => return not_started(token, error.into()),
     };
     if let Err(end) = started(agent, &mut job) {
         let ended = ending::end(&mut agent.events, &job, Duration::ZERO);
         let dirty = cleared(agent, ended, job);
-        return Ended { dirty, ..not_started(end) };
+        return Ended { dirty, ..not_started(token, end) };
     }
     let pid = job.pid().unwrap_or(job.keeper().pid().as_raw() as u32);
     let source = Source { tag: "payload".to_owned(), pid, job: Some(job.name.clone()), show: false };
-    audit(&source, format!("{} started: token {}, uid {}, process {pid}", job.name, token.id, job.uid));
-    let output = agent.events.add_output(output, source.clone());
+    let command = agent.policy.payload.command.words();
+    audit::job_start(token, &JobFacts { name: &job.name, uid: job.uid, pid, pool: &worker.pool, command });
+    let output = agent.events.add_output(output, source);
 
     let mut console = job.take_shell().map(|shell| Console::join(&mut agent.events, shell, &job.name));
-    let end = watch(agent, &mut job, &mut console, worker);
+    let end = watch(agent, &mut job, &mut console, token, worker);
     let by_itself = matches!(end, End::Exited(_));
     // What the first process left behind is none of anybody's any more.
     let left_behind = if by_itself { job.payload_processes().len() } else { 0 };
@@ -86,8 +87,8 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
             Err(error) => outcome.end = error.into(),
         }
     }
-    let (name, end) = (job.name.clone(), &outcome.end);
-    audit(&source, format!("{name} ended: {end} ({}), {} ms", end.coded(), outcome.wall_millis));
+    let name = job.name.clone();
+    audit::job_end(token, Some(&name), &outcome);
     let dirty = cleared(agent, ended, job);
     Ended { name: Some(name), outcome, result, dirty }
 }
@@ -97,13 +98,6 @@ fn cleared(agent: &mut Agent, ended: Result<(), String>, job: Job) -> Option<Str
     let what = ended.and_then(|()| ending::clear(&mut agent.events, job)).err()?;
     log::error!("{what}");
     Some(what)
-}
-
-/// Start and end of each job are in the log, so that a site can tell who ran what and when; on the console
-/// the token's line says enough.
-fn audit(job: &Source, text: String) {
-    let record = Record { pid: Some(job.pid), job: job.job.clone(), ..Record::now(5, "ctxinit", text) };
-    logging::forward(record, false);
 }
 
 /// Waits until the program runs.
@@ -119,9 +113,9 @@ fn started(agent: &mut Agent, job: &mut Job) -> Result<(), End> {
     }
 }
 
-/// Waits for the first of: the program's end, its limit, a lost lease, the end of the machine. A program's shell on the
+/// Waits for the first of: the program's end, its limit, a lost lease, a ban, the end of the machine. A program's shell on the
 /// console keeps the job for whoever wants to know why it ended, but not beyond its limit.
-fn watch(agent: &mut Agent, job: &mut Job, console: &mut Option<Console>, worker: &mut Worker) -> End {
+fn watch(agent: &mut Agent, job: &mut Job, console: &mut Option<Console>, token: &Token, worker: &mut Worker) -> End {
     let limit = agent.policy.payload.wall_secs;
     let deadline = Deadline::after(Duration::from_secs(limit.into()));
     let mut exited = None;
@@ -150,6 +144,9 @@ fn watch(agent: &mut Agent, job: &mut Job, console: &mut Option<Console>, worker
             Ok(Some(other)) => return unwatched(format!("the worker says {other:?} during a job")),
             Err(_) => return unwatched("the worker is gone, and the lease with it".to_owned()),
         }
+        if let Some(decision) = worker.bans.stops(&token.owner) {
+            return End::Banned(format!("stopped: {decision}"));
+        }
         // A job may run for longer than a DHCP lease.
         network::attend_or_warn(agent);
         let mut fds = network::sources(&agent.dhcp);
@@ -176,7 +173,8 @@ fn unwatched(why: String) -> End {
     End::Unwatched { why, errno: None }
 }
 
-fn not_started(end: End) -> Ended {
+fn not_started(token: &Token, end: End) -> Ended {
     let outcome = Outcome { end, wall_millis: 0, usage: Usage::default(), left_behind: 0, tail: Vec::new() };
+    audit::job_end(token, None, &outcome);
     Ended { name: None, outcome, result: None, dirty: None }
 }

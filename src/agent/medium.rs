@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::report::MediumReport;
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
-use super::{Agent, boot, nebula, roles};
+use super::{Agent, audit, bans, boot, nebula, roles};
+use crate::ban;
 use crate::clock::Deadline;
 use crate::context::medium::{self, Finding, Kind, Look, Medium, Next, Seen, Wanted};
 use crate::context::shell;
@@ -65,6 +66,7 @@ pub fn run(agent: &mut Agent, deadline: Deadline) -> Result<Done, Fault> {
     agent.report.medium = Some(report);
     match finding {
         Finding::Found(found) => {
+            audit::context(&found);
             check_signature(agent, &found)?;
             show_context()?;
             let tightened = read_context(agent)?;
@@ -193,7 +195,8 @@ fn show_context() -> Result<(), Fault> {
     mounts::bind(medium::COPY, script::CONTEXT_DIR).map_err(machine_fault)
 }
 
-/// What of the CD is for ctxinit itself: `context.sh` and `context.json`. Returns what it tightened, for the note.
+/// What of the CD is for ctxinit itself: `context.sh`, `context.json` and `ban.list`. Returns what it tightened, for the
+/// note.
 fn read_context(agent: &mut Agent) -> Result<String, Fault> {
     let (variables, nebula) = read("context.sh")?.map(nebula::read).transpose()?.unwrap_or_default();
     write_private(script::VARIABLES, shell::assignments(&variables).as_bytes())
@@ -206,6 +209,7 @@ fn read_context(agent: &mut Agent) -> Result<String, Fault> {
             return Err(site_fault(format!("context.json: {key}: {why}")));
         }
     }
+    agent.ban_list = bans::read(read(ban::FILE)?);
     let tightened = tighten(agent)?;
     nebula::take(agent, variables, nebula)?;
     Ok(tightened)

@@ -1,5 +1,7 @@
 //! The director: runs the phases in order, starts every other role, writes the report.
 
+mod audit;
+mod bans;
 mod boot;
 pub mod channel;
 mod console;
@@ -73,6 +75,8 @@ pub struct Agent {
     start_script: Option<StartScript>,
     /// What payloads find in their environment by the site's word.
     features: Vec<(String, String)>,
+    /// The CD's ban list.
+    ban_list: bans::OnCd,
     /// Over what scripts change; none where the initramfs is the image.
     guard: Option<guard::Guard>,
     /// That the image lies on, until the guard takes it.
@@ -115,6 +119,7 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         resolv_conf: None,
         start_script: None,
         features: Vec::new(),
+        ban_list: None,
         guard: None,
         image_device: None,
         user_disk: None,

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ban::owner::Owner;
 use crate::context::site::Syslog;
 
 /// Agent to worker. `Claim` is said only to an idle worker; `Finished` and `Release` answer `Claimed`; `Stop` may come at
@@ -50,6 +51,17 @@ pub enum FromWorker {
         /// Whether the token was deleted elsewhere or the lock ran out.
         why: String,
     },
+    /// The site's ban list was fetched: said at any time, as is the next one. The body is a
+    /// [`crate::ban::parse::List`] as JSON.
+    BanList {
+        /// Hexadecimal, of the list's bytes.
+        sha256: String,
+    },
+    /// It was not.
+    BanListFault {
+        /// Names the URL and the error.
+        why: String,
+    },
     /// The end of a token's stay here.
     Settled {
         /// What became of it.
@@ -68,6 +80,8 @@ pub struct Token {
     pub leases: Option<u32>,
     /// The media type that the pool keeps with it.
     pub media_type: Option<String>,
+    /// Whose it is, by that media type.
+    pub owner: Owner,
 }
 
 /// What became of a claimed token.
@@ -130,6 +144,10 @@ pub struct Record {
     pub pid: Option<u32>,
     /// The job it belongs to, where there is one.
     pub job: Option<String>,
+    /// MSGID of an audit record: only ctxinit's own have one, whatever the text of others says.
+    pub msgid: Option<String>,
+    /// Its facts, name and value; empty for all others.
+    pub data: Vec<(String, String)>,
     /// The line, as it came.
     pub text: String,
 }
@@ -139,7 +157,7 @@ impl Record {
     pub fn now(severity: u8, tag: &str, text: String) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-        Self { unix_micros, severity, tag: tag.to_owned(), pid: None, job: None, text }
+        Self { unix_micros, severity, tag: tag.to_owned(), pid: None, job: None, msgid: None, data: Vec::new(), text }
     }
 }
 

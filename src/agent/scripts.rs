@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 
-use super::Agent;
 use super::events::{DYING, Events, OutputId, Stop};
 use super::left::{self, Left};
 use super::output::Source;
 use super::report::{self, ScriptReport};
 use super::roles;
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
+use super::{Agent, audit};
 use crate::cgroup::{Cgroup, Limits, Usage, populated};
 use crate::clock::Deadline;
 use crate::context::medium::COPY;
@@ -210,6 +210,7 @@ impl Run {
         };
         let source = Source { tag: script.tag.clone(), pid: child.pid().as_raw() as u32, job: None, show: true };
         let output = agent.events.add_bounded_output(output, source, u64::from(script.limits.output_kb) * 1024);
+        audit::script_start(&script.name, action, child.pid().as_raw());
         let (script, action) = (script.clone(), action.to_owned());
         Ok(Self { script, action, begun, start_ms, cgroup, limits, child, output })
     }
@@ -233,6 +234,7 @@ impl Run {
             tail: printed.tail,
             output_dropped: printed.dropped,
         };
+        audit::script_end(&script.name, &action, &report.end, report.millis);
         let ended = match end {
             End::Stopped(_) => Err(Fault::Stop),
             End::Exited(exit) if exit.success() => Ok(report.end.clone() + &note(&report)),

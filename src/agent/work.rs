@@ -1,7 +1,9 @@
 //! The work phase: the worker claims, the agent decides and runs, the worker settles.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use super::bans::Bans;
 use super::ending;
 use super::events::DYING;
 use super::job::{self, Ended};
@@ -11,13 +13,14 @@ use super::report::{self, TokenReport};
 use super::runner::{Done, Fault, machine_fault, site_fault};
 use super::scripts::KILLED;
 use super::worker::{self, Worker};
-use super::{Agent, disk, firewall, medium, network};
+use super::{Agent, audit, disk, firewall, medium, network};
+use crate::ban::judge::Decision;
 use crate::clock::Deadline;
 use crate::context::site::{Limits, Work};
 use crate::image::payload::MAX_GRACE_SECS;
 use crate::mounts;
 use crate::payload::landlock;
-use crate::payload::outcome::{End, Outcome};
+use crate::payload::outcome::{End, Outcome, Usage};
 use crate::payload::view::Shared;
 use crate::verdict::Verdict;
 
@@ -44,6 +47,8 @@ pub const STOPPING: Duration = Duration::from_secs(MAX_GRACE_SECS as u64)
 /// A payload that fails this often in a row fails for a reason that the next token does not change; every
 /// further try would only add to the leases of somebody's token.
 const MAX_FAILURES: u32 = 3;
+/// Refused tokens that are remembered; a pool that holds more of them is asked as slowly as an empty one.
+const MAX_REFUSED: usize = 10_000;
 
 /// What was done so far.
 #[derive(Default)]
@@ -51,6 +56,12 @@ struct Tally {
     jobs: u32,
     completed: u32,
     failures_in_row: u32,
+    /// Tokens that were not worked on, as the site forbids it.
+    refused: HashSet<String>,
+    /// Jobs that were stopped for the same reason.
+    banned: u32,
+    /// What the log has of claims.
+    claims: audit::Claims,
     /// How long the worker may take to settle a token.
     settle: Duration,
 }
@@ -75,7 +86,8 @@ pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
         None => log::warn!("payloads: the kernel has no Landlock; everything else holds without it"),
     }
     let _shared = Shared::make(&agent.policy.payload).map_err(machine_fault)?;
-    let mut worker = Worker::start(agent, source).map_err(site_fault)?;
+    let bans = Bans::of(agent)?;
+    let mut worker = Worker::start(agent, source, bans).map_err(site_fault)?;
     let mut tally = Tally { settle, ..Tally::default() };
     let result = serve(agent, &mut worker, &mut tally);
     worker.dismiss(agent);
@@ -90,8 +102,33 @@ fn serve(agent: &mut Agent, worker: &mut Worker, tally: &mut Tally) -> Result<Ve
     let mut fault = Patience::new(FAULT, secs(fault_secs));
     loop {
         firewall::keep(agent).map_err(|error| machine_fault(format!("firewall: {error}; no job starts here")))?;
-        match claim(agent, worker)? {
+        // Nothing is claimed that could not be decided about.
+        if let Err(why) = worker.bans.ready() {
+            match fault.next() {
+                Some(pause) => worker.wait_for_bans(agent, pause)?,
+                None => return Ok(Verdict::refused(format!("nobody's work runs: {why}"))),
+            }
+            continue;
+        }
+        let answer = claim(agent, worker)?;
+        tally.claims.answered(&answer);
+        match answer {
             FromWorker::Claimed(token) => {
+                let decision = worker.bans.decide(&token.owner);
+                audit::authz(&token, &decision, worker.bans.version());
+                if !decision.is_allowed() {
+                    // The pool hands out what was handed out least: one that comes again means that all have been here.
+                    let pause = if refuse(agent, worker, tally, token, &decision)? {
+                        Some(Duration::ZERO)
+                    } else {
+                        idle.next()
+                    };
+                    match pause {
+                        Some(pause) => pause_for(agent, pause)?,
+                        None => return Ok(tally.verdict()),
+                    }
+                    continue;
+                }
                 if let Some(verdict) = one_token(agent, worker, tally, token)? {
                     return Ok(verdict);
                 }
@@ -118,8 +155,34 @@ fn serve(agent: &mut Agent, worker: &mut Worker, tally: &mut Tally) -> Result<Ve
             FromWorker::Settled { note, .. } => {
                 return Err(nonsense(&format!("a settled token without a claim: {note}")));
             }
+            FromWorker::BanList { .. } | FromWorker::BanListFault { .. } => {}
         }
     }
+}
+
+/// Gives a token back that may not be worked on here; another site may run it. Returns whether it is the first time.
+fn refuse(
+    agent: &mut Agent,
+    worker: &mut Worker,
+    tally: &mut Tally,
+    token: Token,
+    decision: &Decision,
+) -> Result<bool, Fault> {
+    let start_ms = report::now_ms();
+    let _ = worker.take_body();
+    let end = End::Banned(decision.to_string());
+    worker.send(&ToWorker::Release { why: end.to_string() }, &[])?;
+    let (fate, note) = settled(agent, worker, tally.settle)?;
+    audit::settled(&token, None, fate, 0, &note);
+    let first = tally.refused.len() < MAX_REFUSED && tally.refused.insert(token.id.clone());
+    if first {
+        log::warn!("token {}: {}; {note}", token.id, decision);
+        let outcome = Outcome { end, wall_millis: 0, usage: Usage::default(), left_behind: 0, tail: Vec::new() };
+        let ended = Ended { name: None, outcome, result: None, dirty: None };
+        agent.report.add_token(token_report(token, start_ms, ended, fate, note));
+        agent.report.save();
+    }
+    if agent.events.is_ending() { Err(Fault::Stop) } else { Ok(first) }
 }
 
 fn nonsense(what: &str) -> Fault {
@@ -191,8 +254,12 @@ fn one_token(
         Err(fault) => (Fate::Stranded, "the worker could not settle it; its lock will run out".to_owned(), Some(fault)),
     };
 
+    audit::settled(&token, ended.name.as_deref(), fate, ended.result.as_ref().map_or(0, Vec::len) as u64, &note);
     tell(&token, &ended, fate, &note);
     tally.count(fate, &ended.outcome);
+    if matches!(ended.outcome.end, End::Banned(_)) {
+        tally.refused.insert(token.id.clone());
+    }
     let dirty = ended.dirty.clone();
     let end = ended.outcome.end.to_string();
     agent.report.add_token(token_report(token, start_ms, ended, fate, note));
@@ -261,6 +328,11 @@ fn pause_for(agent: &mut Agent, pause: Duration) -> Result<(), Fault> {
 impl Tally {
     fn count(&mut self, fate: Fate, outcome: &Outcome) {
         self.completed += u32::from(fate == Fate::Completed);
+        // The site's word is no fault of the machine.
+        if matches!(outcome.end, End::Banned(_)) {
+            self.banned += 1;
+            return;
+        }
         // A success that could not be stored counts as a failure too: the same token would come again at once.
         let done = fate == Fate::Completed && outcome.success();
         self.failures_in_row = if done { 0 } else { self.failures_in_row + 1 };
@@ -268,11 +340,19 @@ impl Tally {
 
     /// There is no more work.
     fn verdict(&self) -> Verdict {
-        match (self.jobs, self.completed) {
+        let refused = match self.refused.len() {
+            0 => String::new(),
+            count => format!(", {count} refused"),
+        };
+        match (self.jobs - self.banned, self.completed) {
+            (0, _) if !self.refused.is_empty() => {
+                let tokens = crate::text::count(self.refused.len() as u64, "token");
+                Verdict::refused(format!("nothing to do but {tokens} whose work is refused here"))
+            }
             (0, _) => Verdict::no_work("nothing to do"),
-            (jobs, 0) => Verdict::machine_fault(format!("none of {jobs} tokens completed")),
-            (jobs, completed) if jobs == completed => Verdict::done(format!("{completed} tokens completed")),
-            (jobs, completed) => Verdict::done(format!("{completed} of {jobs} tokens completed")),
+            (jobs, 0) => Verdict::machine_fault(format!("none of {jobs} tokens completed{refused}")),
+            (jobs, completed) if jobs == completed => Verdict::done(format!("{completed} tokens completed{refused}")),
+            (jobs, completed) => Verdict::done(format!("{completed} of {jobs} tokens completed{refused}")),
         }
     }
 }

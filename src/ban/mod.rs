@@ -31,4 +31,9 @@ impl Version {
         let sha256 = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         Self { source: source.to_owned(), sha256 }
     }
+
+    /// The beginning of its hash, which tells lists apart.
+    pub fn brief(&self) -> &str {
+        self.sha256.get(..12).unwrap_or(&self.sha256)
+    }
 }

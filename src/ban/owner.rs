@@ -30,7 +30,7 @@ pub enum Owner {
     #[default]
     Unknown,
     /// Somebody has.
-    Known(Identity),
+    Known(Box<Identity>),
     /// It was said in a way that cannot be read; the text says why.
     Unreadable(String),
 }
@@ -58,7 +58,7 @@ impl Owner {
     pub fn of_media_type(bytes: &[u8]) -> Self {
         match identity(bytes) {
             Ok(None) => Self::Unknown,
-            Ok(Some(identity)) => Self::Known(identity),
+            Ok(Some(identity)) => Self::Known(Box::new(identity)),
             Err(why) => Self::Unreadable(why.replace('\t', " ")),
         }
     }
@@ -70,7 +70,8 @@ impl Owner {
         let right = match &self {
             Self::Unknown => true,
             Self::Unreadable(why) => fits(why),
-            Self::Known(Identity { dn, groups }) => {
+            Self::Known(identity) => {
+                let Identity { dn, groups } = identity.as_ref();
                 let name = |name: &Name| fits(&name.text) && fits(&name.dn.whole) && fits(&name.dn.owner);
                 let group = |group: &Fqan| fits(&group.group) && group.role.as_ref().is_none_or(fits);
                 (dn.is_some() || !groups.is_empty())
@@ -88,8 +89,10 @@ impl fmt::Display for Owner {
         match self {
             Self::Unknown => f.write_str("unknown"),
             Self::Unreadable(why) => write!(f, "unreadable: {why}"),
-            Self::Known(Identity { dn: Some(name), .. }) => f.write_str(&printable(&name.text)),
-            Self::Known(identity) => f.write_str(&identity.groups_text()),
+            Self::Known(identity) => match &identity.dn {
+                Some(name) => f.write_str(&printable(&name.text)),
+                None => f.write_str(&identity.groups_text()),
+            },
         }
     }
 }
@@ -234,6 +237,6 @@ mod tests {
         identity.groups = vec![Fqan { group: "/a\n".to_owned(), role: None }];
         assert!(matches!(Owner::Known(identity).checked(), Owner::Unreadable(_)));
         let nobody = Identity { dn: None, groups: Vec::new() };
-        assert!(matches!(Owner::Known(nobody).checked(), Owner::Unreadable(_)));
+        assert!(matches!(Owner::Known(Box::new(nobody)).checked(), Owner::Unreadable(_)));
     }
 }

@@ -77,6 +77,16 @@ pub enum ListError {
     },
 }
 
+impl ListError {
+    /// From 1; 0 if it is about the list as a whole.
+    pub fn line(&self) -> u32 {
+        match self {
+            Self::CutOff { line, .. } | Self::Line { line, .. } => *line,
+            Self::TooLong { .. } | Self::Empty { .. } | Self::TooManyRules { .. } => 0,
+        }
+    }
+}
+
 /// What is wrong with a line.
 #[derive(Debug, Error, PartialEq, Eq)]
 enum Wrong {

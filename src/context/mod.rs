@@ -1,5 +1,6 @@
 //! The context: what the site tells the machine on its CD.
 
+pub mod bans;
 mod danger;
 pub mod firewall;
 pub mod medium;

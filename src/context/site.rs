@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::bans::Bans;
 use super::firewall::Firewall;
 use super::network::Network;
 use super::payload::Tightening;
@@ -35,6 +36,8 @@ pub struct Site {
     pub cd: Cd,
     /// What it takes away from what the image allows payloads.
     pub payload: Tightening,
+    /// Whose work the site forbids; a `ban.list` on the CD counts without it, too.
+    pub bans: Option<Bans>,
 }
 
 /// What becomes of the CD once it was read.
@@ -69,11 +72,14 @@ impl Site {
                 _ => {}
             }
         }
+        let bans = self.bans.as_ref();
+        faults.extend(bans.and_then(|bans| bans.fault(&readable)));
+        let bans_authorities = bans.and_then(|bans| bans.ca.as_deref());
         // What is removed must be there, and must not be needed again.
         for path in self.cd.secret.iter().map(CdPath::get) {
             if !is_file(path) {
                 faults.push(("cd.secret", format!("{path} is not a file on the CD")));
-            } else if is_for_stop(path) || Some(path.as_str()) == authorities {
+            } else if is_for_stop(path) || [authorities, bans_authorities].contains(&Some(path)) {
                 faults.push(("cd.secret", format!("{path} is needed until the machine ends")));
             }
         }
@@ -364,7 +370,7 @@ mod tests {
             (
                 r#"{"sylog": {}}"#,
                 "context.json:1: sylog: unknown field `sylog`, expected one of `hostname`, `timezone`, `network`, `firewall`, \
-                 `syslog`, `work`, `limits`, `user_disk`, `cd`, `payload`",
+                 `syslog`, `work`, `limits`, `user_disk`, `cd`, `payload`, `bans`",
             ),
             (
                 r#"{"user_disk": {"uuid": "CTXUSER"}}"#,

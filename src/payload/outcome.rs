@@ -24,6 +24,8 @@ pub enum End {
     Stopped,
     /// The token's lease was lost.
     LeaseLost(String),
+    /// The site forbids its owner's work; the text is the decision.
+    Banned(String),
     /// A step towards its program failed.
     NotStarted {
         /// The step, and what the kernel said.
@@ -131,6 +133,7 @@ impl End {
             Self::TooLong(_) => (Reason::WallTime, None),
             Self::LeaseLost(_) => (Reason::LeaseLost, None),
             Self::Stopped => (Reason::MachineEnds, None),
+            Self::Banned(_) => (Reason::Banned, None),
             Self::NotStarted { errno, .. } => (Reason::NotStarted, *errno),
             Self::BadResult { errno, .. } => (Reason::BadResult, *errno),
             Self::DiskLost(_) => (Reason::DiskLost, None),
@@ -166,7 +169,9 @@ impl fmt::Display for End {
             Self::Stopped => f.write_str("stopped, as the machine ends"),
             Self::LeaseLost(why) => write!(f, "stopped, as the lease was lost: {why}"),
             Self::NotStarted { why, .. } => write!(f, "not started: {why}"),
-            Self::BadResult { why, .. } | Self::DiskLost(why) | Self::Unwatched { why, .. } => f.write_str(why),
+            Self::Banned(why) | Self::BadResult { why, .. } | Self::DiskLost(why) | Self::Unwatched { why, .. } => {
+                f.write_str(why)
+            }
         }
     }
 }
@@ -190,6 +195,7 @@ mod tests {
             (End::TooLong(7), "stopped after 7 s", "reason 4"),
             (End::LeaseLost("x".to_owned()), "stopped, as the lease was lost: x", "reason 5"),
             (End::Stopped, "stopped, as the machine ends", "reason 6"),
+            (End::Banned("banned by line 2: /atlas".to_owned()), "banned by line 2: /atlas", "reason 9"),
             (JobError::from(step).into(), "not started: setgroups: EPERM: Operation not permitted", "reason 7/1"),
             (large.into(), "/r is larger than 5 bytes", "reason 8/27"),
             (End::DiskLost("gone".to_owned()), "gone", "reason 10"),

@@ -23,7 +23,8 @@ pub enum Reason {
     NotStarted = 7,
     /// By itself and well, but with a result that cannot be taken.
     BadResult = 8,
-    // 9 is for bans.
+    /// Before anything of its program ran, or by us: the site forbids its owner's work.
+    Banned = 9,
     /// By itself and well, but what it wrote to the user's disk is not there for good.
     DiskLost = 10,
     /// By us, as it could not be watched any longer.
@@ -44,7 +45,7 @@ pub struct Row {
 }
 
 /// Every kind, by its number.
-pub const TABLE: [Row; 10] = [
+pub const TABLE: [Row; 11] = [
     row(Reason::Exited, "exited", "exit status", "the program ended by itself; 0 is success, all else is not"),
     row(Reason::Signalled, "signalled", "signal", "the program died by a signal that did not come from ctxinit"),
     row(Reason::OutOfMemory, "out-of-memory", "none", "the kernel killed the job at its `memory_mb`"),
@@ -58,6 +59,7 @@ pub const TABLE: [Row; 10] = [
         "a step of the job's isolation, or the exec, failed; the text names it",
     ),
     row(Reason::BadResult, "bad-result", "errno", "the program exited with 0, but its result cannot be taken"),
+    row(Reason::Banned, "banned", "none", "the site's ban list forbids its owner's work; not started, or stopped"),
     row(
         Reason::DiskLost,
         "disk-lost",

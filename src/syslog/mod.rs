@@ -19,7 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use self::collect::{KernelRecord, Sources};
 use self::parse::Message;
 use self::queue::Queue;
-use self::record::{Entry, Record};
+use self::record::{Audit, Entry, Record};
 use self::transport::Transport;
 use crate::agent::channel::Channel;
 use crate::agent::protocol::{self, FromLogger, ToLogger};
@@ -256,9 +256,14 @@ impl Logger {
 
 /// Payloads speak as users, the machinery as a daemon. No stamp: what the agent passes on has come to it by a pipe.
 fn from_agent(record: &protocol::Record) -> Record<'_> {
-    let facility = if record.job.is_some() { USER } else { DAEMON };
+    let audit = record.msgid.as_deref().map(|id| Audit { id, data: &record.data });
+    let facility = match (audit, &record.job) {
+        (Some(_), _) => record::AUDIT,
+        (None, Some(_)) => USER,
+        (None, None) => DAEMON,
+    };
     let (tag, text) = (record.tag.as_bytes(), record.text.as_bytes());
     let message = Message { facility, severity: record.severity, tag, pid: record.pid, text };
     let time = UNIX_EPOCH + Duration::from_micros(record.unix_micros);
-    Record { job: record.job.as_deref(), ..Record::trusted(message, time) }
+    Record { job: record.job.as_deref(), audit, ..Record::trusted(message, time) }
 }

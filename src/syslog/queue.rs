@@ -12,11 +12,11 @@ pub const CAPACITY: usize = 8 * 1024 * 1024;
 const BURST: usize = 256;
 
 /// Records that wait, in the order of their numbers. When full, the least severe go first, the oldest of them before
-/// the newer.
+/// the newer, and audit records last: what a payload shouts pushes none of them out, however severe it says it is.
 #[derive(Debug)]
 pub struct Queue {
-    /// One line for each severity; dropping and taking are both a look at eight heads.
-    lines: [VecDeque<Entry>; 8],
+    /// One line for audit records, and one for each severity; dropping and taking are both a look at nine heads.
+    lines: [VecDeque<Entry>; 9],
     used: usize,
     capacity: usize,
     drops: Option<Drops>,
@@ -49,7 +49,8 @@ impl Queue {
     /// Adds a record and drops what is too much; that may be the new one.
     pub fn push(&mut self, entry: Entry) {
         self.used += entry.cost();
-        if let Some(line) = self.lines.get_mut(usize::from(entry.severity)) {
+        let line = if entry.audit { 0 } else { 1 + usize::from(entry.severity) };
+        if let Some(line) = self.lines.get_mut(line) {
             line.push_back(entry);
         }
         while self.used > self.capacity {
@@ -109,6 +110,25 @@ mod tests {
     fn entry(number: u64, severity: u8) -> Entry {
         let message = Message { facility: 1, severity, tag: b"t", pid: None, text: &[b'x'; 100] };
         render(&Record::trusted(message, SystemTime::UNIX_EPOCH), number, &mut Vec::new())
+    }
+
+    fn audit(number: u64) -> Entry {
+        let mut entry = entry(number, 5);
+        entry.audit = true;
+        entry
+    }
+
+    /// A payload may log at any severity through /dev/log.
+    #[test]
+    fn no_noise_pushes_an_audit_record_out() {
+        let mut queue = Queue::new(4 * entry(1000, 6).cost());
+        queue.push(audit(1));
+        (2..1000).for_each(|number| queue.push(entry(number, 0)));
+        queue.push(audit(1000));
+        assert_eq!(numbers(&mut queue), [1, 998, 999, 1000]);
+        // Only of each other they are: the oldest goes.
+        (1..=5).for_each(|number| queue.push(audit(number)));
+        assert_eq!(numbers(&mut queue), [2, 3, 4, 5]);
     }
 
     fn numbers(queue: &mut Queue) -> Vec<u64> {

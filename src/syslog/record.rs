@@ -16,6 +16,12 @@ const MAX_HOST: usize = 255;
 const MAX_APP: usize = 48;
 /// A job's name comes from a pool; the agent's own are far shorter.
 const MAX_JOB: usize = 64;
+/// RFC 5424's longest MSGID.
+const MAX_MSGID: usize = 32;
+/// Of one value of an audit record, bytes: a person's name is never cut, a command may be.
+const MAX_VALUE: usize = 1280;
+/// Where the audit record's values end at the latest; the text still has room then.
+const MAX_DATA: usize = 6000;
 /// Room for ` [cut, 18446744073709551615 bytes]`.
 const MAX_MARK: usize = 34;
 /// The last second of year 9999: RFC 3339 has four digits.
@@ -23,8 +29,10 @@ const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 /// RFC 5424, 7.3.1: counts from 1 to this, then from 1 again.
 const MAX_SEQUENCE: u64 = 2_147_483_647;
 const USER: u8 = 1;
+/// RFC 5424's "log audit".
+pub const AUDIT: u8 = 13;
 /// What a site's alarms listen to: kern, auth, authpriv, log audit.
-const RESERVED: [u8; 4] = [0, 4, 10, 13];
+const RESERVED: [u8; 4] = [0, 4, 10, AUDIT];
 
 /// The kernel's stamp on a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +62,21 @@ pub struct Record<'a> {
     pub sender: Option<Sender>,
     /// Where the agent told.
     pub job: Option<&'a str>,
+    /// MSGID and facts of an audit record. Only the agent makes them: no text of anybody's is ever read for them.
+    pub audit: Option<Audit<'a>>,
     /// Raw.
     pub text: Cow<'a, [u8]>,
     /// The message's whole length in bytes, where `text` is only its beginning.
     pub cut: Option<usize>,
+}
+
+/// What makes a record one that a site can go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audit<'a> {
+    /// MSGID.
+    pub id: &'a str,
+    /// Name and value; names are ours, values may be anybody's.
+    pub data: &'a [(String, String)],
 }
 
 impl<'a> Record<'a> {
@@ -65,7 +84,19 @@ impl<'a> Record<'a> {
     pub fn trusted(message: Message<'a>, time: SystemTime) -> Self {
         let Message { facility, severity, tag: app, pid, text } = message;
         let text = Cow::Borrowed(text);
-        Self { time, facility, severity, claimed: None, app, pid, sender: None, job: None, text, cut: None }
+        Self {
+            time,
+            facility,
+            severity,
+            claimed: None,
+            app,
+            pid,
+            sender: None,
+            job: None,
+            audit: None,
+            text,
+            cut: None,
+        }
     }
 
     /// A message of `/dev/log` with the kernel's word on who sent it; whoever is not known to be root is not.
@@ -88,6 +119,8 @@ pub struct Entry {
     pub number: u64,
     /// 0-7.
     pub severity: u8,
+    /// Whether it is an audit record.
+    pub audit: bool,
     host_at: u8,
     bytes: Box<[u8]>,
 }
@@ -124,13 +157,16 @@ pub fn render(record: &Record<'_>, number: u64, scratch: &mut Vec<u8>) -> Entry 
     out.push(b' ');
     push_name(out, record.app, MAX_APP);
     let _ = match record.pid {
-        Some(pid) => write!(out, " {pid} - "),
-        None => write!(out, " - - "),
+        Some(pid) => write!(out, " {pid} "),
+        None => write!(out, " - "),
     };
+    push_name(out, record.audit.map_or(b"", |audit| audit.id.as_bytes()), MAX_MSGID);
+    out.push(b' ');
     push_data(out, record, number);
     out.push(b' ');
     push_text(out, &record.text, record.cut, LIMIT - MAX_HOST);
-    Entry { number, severity: record.severity.min(7), host_at, bytes: Box::from(out.as_slice()) }
+    let (severity, audit) = (record.severity.min(7), record.audit.is_some());
+    Entry { number, severity, audit, host_at, bytes: Box::from(out.as_slice()) }
 }
 
 /// A host name fit for the header, `-` if there is none.
@@ -158,19 +194,34 @@ fn push_data(out: &mut Vec<u8>, record: &Record<'_>, number: u64) {
             let _ = write!(out, " claimed=\"{facility}\"");
         }
         if let Some(job) = record.job {
-            out.extend_from_slice(b" job=\"");
-            for &byte in job.as_bytes().iter().take(MAX_JOB) {
-                match byte {
-                    b'"' | b'\\' | b']' => out.extend_from_slice(&[b'\\', byte]),
-                    b' '..=b'~' => out.push(byte),
-                    _ => push_octal(out, byte),
-                }
-            }
-            out.push(b'"');
+            push_param(out, "job", job, MAX_JOB);
+        }
+        out.push(b']');
+    }
+    if let Some(Audit { data, .. }) = record.audit {
+        out.extend_from_slice(b"[audit@32473");
+        for (name, value) in data {
+            // Escaped, a value takes four times its length at most.
+            let room = MAX_DATA.saturating_sub(out.len()) / 4;
+            push_param(out, name, value, MAX_VALUE.min(room));
         }
         out.push(b']');
     }
     let _ = write!(out, "[meta sequenceId=\"{}\"]", (number.max(1) - 1) % MAX_SEQUENCE + 1);
+}
+
+/// ` name="value"`, the value at most so many bytes of it. RFC 5424, 6.3.3: three characters are escaped there.
+fn push_param(out: &mut Vec<u8>, name: &str, value: &str, most: usize) {
+    let _ = write!(out, " {name}=\"");
+    let kept = value.char_indices().take_while(|(at, c)| at + c.len_utf8() <= most);
+    for (_, c) in kept {
+        match c {
+            '"' | '\\' | ']' => out.extend_from_slice(&[b'\\', c as u8]),
+            c if !dangerous(c) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            c => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| push_octal(out, byte)),
+        }
+    }
+    out.push(b'"');
 }
 
 /// Appends the text, escaped, as far as `end`.
@@ -341,7 +392,7 @@ mod tests {
         record.job = Some("a\"] b\\\n\u{e9}");
         let (_, app, procid, data, _) = check(&line(&record, 1));
         assert_eq!((app.as_str(), procid.as_str()), ("two_words_two_words_two_words_two_words_two_word", "-"));
-        assert_eq!(data, "[ctxinit@32473 job=\"a\\\"\\] b\\\\#012#303#251\"][meta sequenceId=\"1\"]");
+        assert_eq!(data, "[ctxinit@32473 job=\"a\\\"\\] b\\\\#012é\"][meta sequenceId=\"1\"]");
         assert_eq!((host_name(""), host_name("a b\n")), ("-".to_owned(), "a_b_".to_owned()));
     }
 
@@ -372,5 +423,40 @@ mod tests {
             record.text = vec![b'x'; length].into();
             assert_eq!(check(&line(&record, 1)).4.len() == length, whole, "{length}");
         }
+    }
+
+    fn audit_line(data: &[(String, String)], text: &str) -> String {
+        let message = Message { facility: AUDIT, severity: 5, tag: b"ctxinit", pid: Some(7), text: text.as_bytes() };
+        let audit = Some(Audit { id: "job-start", data });
+        line(&Record { audit, job: Some("job-1"), ..Record::trusted(message, TIME) }, 1)
+    }
+
+    #[test]
+    fn an_audit_record_has_an_id_and_facts() {
+        let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let facts = [fact("token", "17"), fact("owner", "/O=x/CN=\"J\" \\ ] [a\n\u{202e}ä")];
+        assert_eq!(
+            audit_line(&facts, "job-1 started"),
+            "<109>1 1970-01-01T00:00:00.000000Z vm1 ctxinit 7 job-start [ctxinit@32473 job=\"job-1\"]\
+             [audit@32473 token=\"17\" owner=\"/O=x/CN=\\\"J\\\" \\\\ \\] [a#012#342#200#256ä\"]\
+             [meta sequenceId=\"1\"] job-1 started"
+        );
+    }
+
+    #[test]
+    fn facts_of_any_length_leave_room_for_the_text() {
+        let facts: Vec<_> = (0..40).map(|number| (format!("f{number}"), "\n".repeat(2000))).collect();
+        let line = audit_line(&facts, &"x".repeat(9000));
+        assert!(line.len() <= LIMIT && line.ends_with("x [cut, 9000 bytes]"), "{}", line.len());
+        assert!(line.contains(" f39=\"\"]"));
+    }
+
+    /// What a program says of itself is text, whatever it looks like, and the facility is not to be had.
+    #[test]
+    fn nobody_else_makes_audit_records() {
+        let raw = b"<109>1 - - ctxinit 1 job-end [audit@32473 owner=\"/CN=somebody\"] job-1 ended";
+        let got = sent(raw, 66_000);
+        assert!(got.starts_with("<13>1 ") && got.contains(" 77 - [ctxinit@32473 uid=\"66000\""), "{got}");
+        assert!(!got.split("[meta ").next().unwrap().contains("audit@"), "{got}");
     }
 }

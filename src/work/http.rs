@@ -27,16 +27,18 @@ const MAX_HEADERS: usize = 16 * 1024;
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// There are no built-in authorities: the site says whom to trust.
-    #[error(
-        "{url}: https needs the authorities that sign the server's certificate (work.topos.ca), and none are given"
-    )]
+    #[error("{url}: https needs the authorities that sign the server's certificate ({key}), and none are given")]
     NoAuthorities {
+        /// Of the file that is missing.
+        key: &'static str,
         /// The base URL.
         url: String,
     },
     /// The file with the authorities is of no use.
-    #[error("{url}: no usable certificate in the authorities' PEM file (work.topos.ca)")]
+    #[error("{url}: no usable certificate in the authorities' PEM file ({key})")]
     BadAuthorities {
+        /// Of the file.
+        key: &'static str,
         /// The base URL.
         url: String,
     },
@@ -86,11 +88,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// `connect` bounds name, TCP and TLS; `stall` a read or write that makes no progress.
+    /// `key` is where the context names the authorities' file. `connect` bounds name, TCP and TLS; `stall` a read or write that makes no progress.
     ///
     /// # Errors
     /// For an `https` base without usable authorities.
-    pub fn new(base: &str, ca: Option<&[u8]>, connect: Duration, stall: Duration) -> Result<Self, SetupError> {
+    pub fn new(
+        key: &'static str,
+        base: &str,
+        ca: Option<&[u8]>,
+        connect: Duration,
+        stall: Duration,
+    ) -> Result<Self, SetupError> {
         let url = || base.to_owned();
         let uri: Uri = base.parse().map_err(|_| SetupError::BadUrl { url: url() })?;
         if uri.authority().is_none() {
@@ -109,8 +117,8 @@ impl Client {
             .max_idle_connections(0)
             .user_agent(concat!("ctxinit/", env!("CARGO_PKG_VERSION")));
         if uri.scheme_str() == Some("https") {
-            let ca = ca.ok_or_else(|| SetupError::NoAuthorities { url: url() })?;
-            let roots = authorities(ca).ok_or_else(|| SetupError::BadAuthorities { url: url() })?;
+            let ca = ca.ok_or_else(|| SetupError::NoAuthorities { key, url: url() })?;
+            let roots = authorities(key, ca).ok_or_else(|| SetupError::BadAuthorities { key, url: url() })?;
             let tls = TlsConfig::builder()
                 .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
                 .root_certs(roots);
@@ -141,11 +149,11 @@ impl Client {
 }
 
 /// The certificates of a PEM file. Grid authorities with odd extensions are left out, not fatal.
-fn authorities(pem: &[u8]) -> Option<RootCerts> {
+fn authorities(key: &str, pem: &[u8]) -> Option<RootCerts> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
     let (usable, odd) = RootCertStore::empty().add_parsable_certificates(certificates.iter().cloned());
     if odd > 0 {
-        log::warn!("{odd} of {} authorities in work.topos.ca cannot be used", usable + odd);
+        log::warn!("{odd} of {} authorities in {key} cannot be used", usable + odd);
     }
     let roots = certificates.iter().map(|der| Certificate::from_der(der).to_owned());
     (usable > 0).then(|| RootCerts::from(roots))
@@ -190,12 +198,12 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn complaint(base: &str, ca: Option<&[u8]>) -> String {
-        Client::new(base, ca, SECOND, SECOND).unwrap_err().to_string()
+        Client::new("work.topos.ca", base, ca, SECOND, SECOND).unwrap_err().to_string()
     }
 
     #[test]
     fn https_without_authorities_is_refused_by_name() {
-        assert!(Client::new("http://h/4.1", None, SECOND, SECOND).is_ok());
+        assert!(Client::new("work.topos.ca", "http://h/4.1", None, SECOND, SECOND).is_ok());
         assert_eq!(
             complaint("https://h/4.1", None),
             "https://h/4.1: https needs the authorities that sign the server's certificate (work.topos.ca), and none are given"

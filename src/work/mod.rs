@@ -6,6 +6,7 @@
 //! released and the token stays.
 
 mod answer;
+pub mod ban_list;
 mod claim;
 mod http;
 mod lease;
@@ -27,6 +28,8 @@ pub struct Config {
     pub ca: Option<Vec<u8>>,
     /// Who asks.
     pub identity: Identity,
+    /// Where the site's ban list is fetched from.
+    pub ban_list: Option<ban_list::Config>,
 }
 
 /// What makes the description of this worker's locks unique.
@@ -111,7 +114,7 @@ impl Pace {
 
 /// The whole life of a worker: serves `Claim`s on `channel` until `Stop`. Returns the exit status.
 ///
-/// The answer to a `Claim` takes at most 480 s: a second try begins within 390 s, then come 60 s for the locks
+/// The answer to a `Claim` takes at most 510 s: 30 s for the ban list, if that is due; then a second try begins within 390 s, then come 60 s for the locks
 /// and the claim, 10 s for the token and 10 s to give it back. `Finished` is settled in at most
 /// 0.9 lock_secs + 40 s: the tries of store, proof and delete, then one brief last call of each and the release;
 /// `Release` in at most 10 s.
@@ -133,8 +136,10 @@ pub fn fault(topos: &Topos, ca: Option<&[u8]>) -> Option<String> {
 
 /// As [`run`], at another pace: for tests, which cannot wait for a real lock to run out.
 pub fn run_at(pace: Pace, config: Config, channel: Channel) -> i32 {
-    let result = match topos::Pool::new(&config.topos, config.ca.as_deref(), &pace) {
-        Ok(pool) => role::Worker::new(pool, config.identity, pace, channel).serve(),
+    let pool = topos::Pool::new(&config.topos, config.ca.as_deref(), &pace);
+    let list = config.ban_list.as_ref().map(|list| ban_list::Source::new(list, &pace)).transpose();
+    let result = match pool.and_then(|pool| Ok((pool, list?))) {
+        Ok((pool, list)) => role::Worker::new(pool, list, config.identity, pace, channel).serve(),
         Err(error) => role::refuse(channel, &error.to_string()),
     };
     match result {

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::ban_list::Source;
 use super::lease::Lease;
 use super::topos::{Pool, Reply, Value};
 use super::{Identity, Pace};
@@ -16,6 +17,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// The role's state between messages.
 pub struct Worker {
     pub(super) pool: Pool,
+    ban_list: Option<Source>,
     pub(super) identity: Identity,
     pub(super) owner: String,
     pub(super) pace: Pace,
@@ -59,9 +61,9 @@ pub fn refuse(mut channel: Channel, why: &str) -> io::Result<()> {
 
 impl Worker {
     /// An idle worker.
-    pub fn new(pool: Pool, identity: Identity, pace: Pace, channel: Channel) -> Self {
+    pub fn new(pool: Pool, ban_list: Option<Source>, identity: Identity, pace: Pace, channel: Channel) -> Self {
         let owner = identity.owner();
-        Self { pool, identity, owner, pace, channel, strays: None, recovered: false, leaving: None }
+        Self { pool, ban_list, identity, owner, pace, channel, strays: None, recovered: false, leaving: None }
     }
 
     /// Serves until `Stop`.
@@ -70,8 +72,8 @@ impl Worker {
     /// When the agent is gone; the token that was held then is given back.
     pub fn serve(mut self) -> io::Result<()> {
         while self.leaving.is_none() {
-            match self.channel.recv::<ToWorker>(Deadline::after(IDLE))? {
-                None => {}
+            match self.channel.recv::<ToWorker>(self.or_ban_list(Deadline::after(IDLE)))? {
+                None => self.fetch_ban_list()?,
                 Some((ToWorker::Claim, _)) => self.work()?,
                 Some((ToWorker::Stop, _)) => self.leave(),
                 Some((message, _)) => log::warn!("worker: {message:?} without a token"),
@@ -92,7 +94,22 @@ impl Worker {
         {}
     }
 
+    /// This deadline, or that of the next look at the ban list.
+    fn or_ban_list(&self, deadline: Deadline) -> Deadline {
+        self.ban_list.as_ref().map_or(deadline, |list| list.due().min(deadline))
+    }
+
+    /// If it is due.
+    fn fetch_ban_list(&mut self) -> io::Result<()> {
+        let limit = self.pace.brief();
+        let Some(list) = self.ban_list.as_mut().filter(|list| list.due().passed()) else { return Ok(()) };
+        let (message, body) = list.fetch(limit);
+        self.channel.send(&message, &body)
+    }
+
     fn work(&mut self) -> io::Result<()> {
+        // The agent knows the newest one before it decides about the token.
+        self.fetch_ban_list()?;
         let (mut lease, value) = match self.claim() {
             Ok(claimed) => claimed,
             Err(answer) => return self.channel.send(&answer, b""),
@@ -108,14 +125,20 @@ impl Worker {
 
     /// From `Claimed` to what is to be `Settled`.
     fn hold(&mut self, lease: &mut Lease, value: Value) -> End {
-        let token = Token { id: lease.id.clone(), leases: value.leases, media_type: value.media_type };
+        let token =
+            Token { id: lease.id.clone(), leases: value.leases, media_type: value.media_type, owner: value.owner };
         if let Err(error) = self.channel.send(&FromWorker::Claimed(token), &value.body) {
             return End::AgentGone(error);
         }
         drop(value.body);
         loop {
-            match self.channel.recv::<ToWorker>(lease.renew_at) {
+            match self.channel.recv::<ToWorker>(self.or_ban_list(lease.renew_at)) {
                 Err(error) => return End::AgentGone(error),
+                Ok(None) if !lease.renew_at.passed() => {
+                    if let Err(error) = self.fetch_ban_list() {
+                        return End::AgentGone(error);
+                    }
+                }
                 Ok(None) => {
                     if let Err(loss) = self.renew(lease, self.pace.brief()) {
                         return self.lost(lease, loss).unwrap_or_else(End::AgentGone);

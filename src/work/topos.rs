@@ -12,6 +12,7 @@ use ureq::http::{Method, Request, Response, header};
 use super::answer::{self, Claim, Lock, Row, Status};
 use super::http::{Client, SetupError};
 use crate::agent::channel::MAX_BODY;
+use crate::ban::owner::Owner;
 use crate::context::site::Topos;
 
 const TEXT: &str = "text/plain";
@@ -42,6 +43,8 @@ pub struct Value {
     pub body: Vec<u8>,
     /// `Content-Type`.
     pub media_type: Option<String>,
+    /// The same read for whose the token is.
+    pub owner: Owner,
     /// `X-Number-Of-Leases`; servers before 2012 do not send it.
     pub leases: Option<u32>,
 }
@@ -64,7 +67,7 @@ impl Pool {
     pub fn new(topos: &Topos, ca: Option<&[u8]>, pace: &super::Pace) -> Result<Self, SetupError> {
         let base = topos.url.get().trim_end_matches('/').to_owned();
         Ok(Self {
-            client: Client::new(&base, ca, pace.connect, pace.call)?,
+            client: Client::new("work.topos.ca", &base, ca, pace.connect, pace.call)?,
             base,
             pool: topos.pool.to_string(),
             results: topos.results.as_ref().map(ToString::to_string),
@@ -118,6 +121,9 @@ impl Pool {
         let too_large = |size: String| Reply::Refused(format!("GET {url}: {size} bytes, more than {MAX_BODY}"));
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let media_type = header("content-type").map(str::to_owned);
+        // As bytes: what is no text is not the same as nothing.
+        let owner = answer.headers().get("content-type");
+        let owner = owner.map_or(Owner::Unknown, |value| Owner::of_media_type(value.as_bytes()));
         let leases = header("x-number-of-leases").and_then(|value| value.parse().ok());
         if let Some(size) = answer.body().content_length().filter(|size| *size > MAX_BODY as u64) {
             return too_large(size.to_string());
@@ -126,7 +132,7 @@ impl Pool {
         match answer.into_body().into_reader().take(MAX_BODY as u64 + 1).read_to_end(&mut body) {
             Err(error) => Reply::Unsure { why: failed.with(&error), sent: true },
             Ok(size) if size > MAX_BODY => too_large(format!("at least {size}")),
-            Ok(_) => Reply::Done(Value { body, media_type, leases }),
+            Ok(_) => Reply::Done(Value { body, media_type, owner, leases }),
         }
     }
 

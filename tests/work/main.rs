@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use ctxinit::agent::channel::{Channel, MAX_BODY};
 use ctxinit::agent::protocol::{Fate, FromWorker, ToWorker, Token};
+use ctxinit::ban::owner::Owner;
 use ctxinit::clock::Deadline;
 use ctxinit::work::{Config, Identity, Pace, run_at};
 
@@ -46,6 +47,7 @@ fn config(url: &str, results: bool, ca: Option<&[u8]>) -> Config {
             boot_id: "boot".to_owned(),
             slot: 0,
         },
+        ban_list: None,
     }
 }
 
@@ -148,7 +150,12 @@ fn why(answer: FromWorker) -> String {
 fn a_token_is_claimed_run_and_completed() {
     let mut bench = bench_with("", &[]);
     bench.say(&ToWorker::Claim, b"");
-    let token = Token { id: "17".to_owned(), leases: Some(3), media_type: Some("text/x-seed".to_owned()) };
+    let token = Token {
+        id: "17".to_owned(),
+        leases: Some(3),
+        media_type: Some("text/x-seed".to_owned()),
+        owner: Owner::Unknown,
+    };
     assert_eq!(bench.hear(), (FromWorker::Claimed(token), b"seed=1".to_vec()));
     let note = "token 17 is done, its result is mc.17".to_owned();
     assert_eq!(bench.finish(), (Fate::Completed, note));

@@ -1,7 +1,9 @@
-//! As much HTTP as it takes to look into a token pool on this machine.
+//! As much HTTP as it takes to look into a token pool on this machine, and to give it a page.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 /// The server is ours and on loopback; only a machine that swaps is this slow.
@@ -23,4 +25,46 @@ pub fn ask(port: u16, method: &str, path: &str, headers: &str, body: &str) -> Re
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("{method} {path}: no whole answer"))?;
     let status = head.split(' ').nth(1).unwrap_or_default();
     if status.starts_with('2') { Ok(body.to_owned()) } else { Err(format!("{method} {path}: {status}: {body}")) }
+}
+
+/// One page that anybody gets whatever they ask for, for as long as this process lives. Nothing but a 500 while it is
+/// empty.
+pub struct Page {
+    /// Where it is.
+    pub port: u16,
+    text: Arc<Mutex<String>>,
+}
+
+impl Page {
+    pub fn serve(text: &str) -> std::io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        let page = Self { port, text: Arc::new(Mutex::new(text.to_owned())) };
+        let text = Arc::clone(&page.text);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let text = text.lock().map(|text| text.clone()).unwrap_or_default();
+                let _ = answer(&stream, &text);
+            }
+        });
+        Ok(page)
+    }
+
+    /// From now on it is this.
+    pub fn change(&self, text: &str) {
+        if let Ok(mut page) = self.text.lock() {
+            *page = text.to_owned();
+        }
+    }
+}
+
+fn answer(mut stream: &TcpStream, text: &str) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(LIMIT))?;
+    let mut request = BufReader::new(stream);
+    let mut line = String::new();
+    while request.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    let status = if text.is_empty() { "500 Broken" } else { "200 OK" };
+    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len())
 }

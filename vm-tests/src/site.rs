@@ -72,7 +72,12 @@ impl Site {
 
     /// `context.json`.
     pub fn context(&self) -> String {
-        json!({
+        self.context_with(json!({}))
+    }
+
+    /// The same with more in it, a top-level key each.
+    pub fn context_with(&self, more: Value) -> String {
+        let mut context = json!({
             "syslog": {"server": HOST, "port": self.syslog.port},
             "work": {"topos": {
                 "url": format!("http://{HOST}:{}/4.1", self.port),
@@ -82,14 +87,23 @@ impl Site {
             }},
             // The pools are filled before the machine boots: once there is nothing, there will be nothing.
             "limits": {"idle_secs": 1, "fault_secs": 90},
-        })
-        .to_string()
+        });
+        if let (Some(context), Value::Object(more)) = (context.as_object_mut(), more) {
+            context.extend(more);
+        }
+        context.to_string()
     }
 
     /// Puts tokens into the pool.
     pub fn fill(&self, tokens: &[&str]) -> Result<(), String> {
+        self.fill_as("text/plain", tokens)
+    }
+
+    /// The same with this media type, in which the tokens' owner may stand.
+    pub fn fill_as(&self, media_type: &str, tokens: &[&str]) -> Result<(), String> {
         let path = format!("/4.1/pools/{WORK}/tokens/");
-        http::ask(self.port, "POST", &path, "Content-Type: text/plain\r\n", &tokens.join("\n")).map(drop)
+        let header = format!("Content-Type: {media_type}\r\n");
+        http::ask(self.port, "POST", &path, &header, &tokens.join("\n")).map(drop)
     }
 
     /// What a pool holds.

@@ -19,7 +19,18 @@ pub struct Receiver {
 pub struct Record {
     pub host: String,
     pub app: String,
+    /// Empty if there is none.
+    pub msgid: String,
+    /// Name and value of all elements of its structured data.
+    pub data: Vec<(String, String)>,
     pub text: String,
+}
+
+impl Record {
+    /// A value of its structured data, empty if there is none.
+    pub fn value(&self, name: &str) -> &str {
+        self.data.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
 }
 
 impl Receiver {
@@ -68,11 +79,38 @@ fn parse(record: &str) -> Option<Record> {
     let mut words = record.splitn(7, ' ');
     let version = words.next()?;
     let (_, host, app) = (words.next()?, words.next()?.to_owned(), words.next()?.to_owned());
-    let (_, _, rest) = (words.next()?, words.next()?, words.next()?);
-    // Values of structured data are quoted and may hold blanks, but no unescaped `]`.
-    let text = if rest.starts_with('[') { rest.split_once("] ")?.1 } else { rest.strip_prefix("- ")? };
+    let (_, msgid, rest) = (words.next()?, words.next()?.trim_start_matches('-').to_owned(), words.next()?);
+    let (data, text) = match rest.strip_prefix("- ") {
+        Some(text) => (Vec::new(), text),
+        None => structured(rest)?,
+    };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
-    version.ends_with(">1").then_some(Record { host, app, text })
+    version.ends_with(">1").then_some(Record { host: host.to_owned(), app, msgid, data, text })
+}
+
+/// RFC 5424, 6.3: elements `[id name="value" ...]` one behind the other, then a blank and the text.
+fn structured(mut rest: &str) -> Option<(Vec<(String, String)>, &str)> {
+    let mut data = Vec::new();
+    while let Some(element) = rest.strip_prefix('[') {
+        let end = element.find([' ', ']'])?;
+        rest = element.get(end..)?;
+        while let Some(parameter) = rest.strip_prefix(' ') {
+            let (name, quoted) = parameter.split_once("=\"")?;
+            let mut value = String::new();
+            let mut chars = quoted.chars();
+            loop {
+                match chars.next()? {
+                    '"' => break,
+                    '\\' => value.push(chars.next()?),
+                    other => value.push(other),
+                }
+            }
+            data.push((name.to_owned(), value));
+            rest = chars.as_str();
+        }
+        rest = rest.strip_prefix(']')?;
+    }
+    Some((data, rest.strip_prefix(' ')?))
 }
 
 #[cfg(test)]
@@ -81,14 +119,16 @@ mod tests {
 
     #[test]
     fn counted_records_are_taken_apart() {
-        let one = "<14>1 2026-01-01T00:00:00Z vm payload 7 - [meta x=\"a b\"] hello there";
+        let one = "<14>1 2026-01-01T00:00:00Z vm payload 7 job [a x=\"a b\" y=\"\\] \\\"\"][meta z=\"1\"] hello there";
         let two = "<14>1 - vm prolog - - - \u{feff}x";
         let records = Lines::default();
         let stream = format!("{} {one}{} {two}12", one.len(), two.len());
         take(stream.as_bytes(), &records);
         let got: Vec<_> = records.all().iter().map(|line| parse(line).unwrap()).collect();
-        let record = |app: &str, text: &str| Record { host: "vm".into(), app: app.into(), text: text.into() };
-        assert_eq!(got, [record("payload", "hello there"), record("prolog", "x")]);
+        let summary = |record: &Record| [&record.host, &record.app, &record.msgid, &record.text].map(String::clone);
+        assert_eq!(summary(&got[0]), ["vm", "payload", "job", "hello there"]);
+        assert_eq!(["x", "y", "z", "w"].map(|name| got[0].value(name)), ["a b", "] \"", "1", ""]);
+        assert_eq!(summary(&got[1]), ["vm", "prolog", "", "x"]);
         assert_eq!(parse("<14>Jan 1 00:00:00 vm old: style of record, with words enough"), None);
     }
 }

@@ -35,6 +35,7 @@ fn found() -> Finding {
         files: 3,
         bytes: 100,
         sha256: "ab".repeat(32),
+        scripts: Vec::new(),
         signature: Judgement {
             state: State::Good,
             why: "signed by AB".to_owned(),

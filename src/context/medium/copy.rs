@@ -16,6 +16,8 @@ use crate::context::signature::{Hash, NOT_A_FILE, SIGNATURE, SIGNATURE_LIMIT, SU
 /// Deeper nesting than any site's CD has, and more files, directories and links than any needs.
 const MAX_DEPTH: usize = 16;
 const MAX_ENTRIES: usize = 10_000;
+/// Scripts that the log names one by one; no site has so many.
+const MAX_NAMED: usize = 100;
 /// What is read and hashed at a time; a larger piece makes nothing faster.
 const CHUNK: usize = 64 * 1024;
 
@@ -149,6 +151,15 @@ impl Copied {
             }
         }
         hex(digest(&SHA256, &list).as_ref())
+    }
+
+    /// Path and hexadecimal SHA-256 of the files that `wanted` picks, at most [`MAX_NAMED`].
+    pub fn hashes(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+        let named = |(path, hash): (&Vec<u8>, &Option<Hash>)| {
+            let path = std::str::from_utf8(path).ok().filter(|path| wanted(path))?;
+            Some((path.to_owned(), hex(hash.as_ref()?)))
+        };
+        self.entries.iter().filter_map(named).take(MAX_NAMED).collect()
     }
 
     /// As [`crate::context::signature::judge`] takes it.

@@ -51,6 +51,9 @@ pub struct Medium {
     /// Hexadecimal SHA-256 of a line `SHA256  PATH` for each regular file, sorted by the bytes of the path, without
     /// `SHA256SUMS` and its signature: the identity of the content, however it is laid out.
     pub sha256: String,
+    /// What of it runs or decides, path and hexadecimal SHA-256, sorted by path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scripts: Vec<(String, String)>,
     /// What is to be thought of its signature.
     pub signature: Judgement,
     /// Milliseconds that reading took.
@@ -217,9 +220,16 @@ fn read(device: &Device, candidate: &Candidate, wanted: &Wanted<'_>) -> Result<M
         files: copied.files(),
         bytes: copied.bytes,
         sha256: copied.identity(),
+        scripts: copied.hashes(is_of_note),
         signature: judgement,
         read_ms: begun.elapsed().as_millis() as u64,
     })
+}
+
+/// What a site wants to know of afterwards: what ran, and what it was told.
+fn is_of_note(path: &str) -> bool {
+    matches!(path, "context.sh" | "context.json" | "ban.list")
+        || (path.ends_with(".sh") && path.matches('/').count() < 2)
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 mod agent_dies;
 mod attempts;
+mod audit_trail;
 mod bad_context;
 mod bad_image;
+mod bans;
 mod cd_new;
 mod console_shell;
 mod daemon;
@@ -66,6 +68,7 @@ pub const ALL: &[Case] = &[
     nebula_guard::CASE,
     guard_hostile::REFUSE,
     guard_hostile::REPORT,
+    bans::REFRESH,
     server_late::CASE,
     cd_new::CASE,
     user_disk::KEEPS,
@@ -98,6 +101,9 @@ pub const ALL: &[Case] = &[
     payload_view::SETUID,
     payload_view::CONTAINERS,
     payload_walls::CASE,
+    bans::LISTED,
+    bans::BROKEN,
+    audit_trail::CASE,
     agent_dies::CASE,
     power_button::POWER_BUTTON,
     power_button::CTRL_ALT_DEL,

@@ -3,6 +3,7 @@
 //! What the guest reads is read here by the guest's own parsers; the rest is what a careful colleague would see
 //! on a look through the files. Nothing of the CD is run.
 
+mod bans;
 mod commands;
 mod files;
 mod nebula;
@@ -93,6 +94,7 @@ pub fn look(tree: &Tree, image: Option<&Policy>) -> Result<Findings, CdError> {
     let policy = &image.map_or_else(Policy::unread, Policy::clone);
     let mut findings = files::check(tree, policy);
     let settings = settings::check(tree, policy, &mut findings)?;
+    bans::check(tree, &mut findings)?;
     network::check(&settings, &mut findings);
     payload::check(&settings, image, &mut findings);
     scripts::check(tree, policy, &settings, &mut findings)?;

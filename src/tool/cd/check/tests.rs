@@ -72,6 +72,19 @@ fn marks() {
 }
 
 #[test]
+fn bans() {
+    let with = |name: &'static str, text: &'static str| [("prolog.sh", SCRIPT), (name, text)];
+    let good = with("ban.list", "# x\n\"/O=x/CN=Jan\"\n");
+    let wrong = with("ban.list", "# x\n\"/O=x/CN=Jan\n");
+    expect(&wrong, "error ban.list:2: the quotation mark is not closed: \"/O=x/CN=Jan", &good);
+    expect(&with("ban.list", ""), "error ban.list: empty; a list that bans nobody", &good);
+    expect(&with("bans.list", "/atlas\n"), "warning bans.list: passed over: bans are read from ban.list", &good);
+    let context = with("context.json", "{\"bans\": {}}");
+    let both = [context[0], context[1], good[1]];
+    expect(&context, "error context.json:1: bans: there is neither a ban.list on the CD nor", &both);
+}
+
+#[test]
 fn disks_of_others() {
     for (files, what) in [
         (vec![("meta-data", ""), ("user-data", "")], "a NoCloud disk"),

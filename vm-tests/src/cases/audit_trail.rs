@@ -1,0 +1,78 @@
+//! From the site's log alone: who ran what, when, and how it ended. One job does well; the other one fails, and tries to
+//! put records of its own between ours.
+
+use std::process::ExitCode;
+
+use crate::case::Case;
+use crate::guest::Job;
+use crate::site::{HOST, Site, WORK};
+use crate::stage::{Stage, policy};
+use crate::syslog::Record;
+
+pub const CASE: Case = Case::new("audit-trail", host).with_payload(guest);
+
+const JAN: &str = "/C=NL/O=nikhef/CN=Jan";
+const AD: &str = "/C=NL/O=nikhef/CN=Ad ] \\\"x\\\"";
+
+fn host(stage: &Stage) -> Result<(), String> {
+    let site = Site::start(stage)?;
+    site.fill_as(&format!("text/plain; owner=\"{JAN}\"; vo=atlas"), &["audit-trail well"])?;
+    site.fill_as(&format!("text/plain; owner=\"{AD}\""), &["audit-trail badly"])?;
+    let tokens: Vec<String> = site.tokens(WORK)?.into_iter().map(|token| token.id).collect();
+    let prolog = "echo prolog";
+    let cd = stage.cd(&[("context.json", &site.context()), ("prolog.sh", prolog)])?;
+    let ended = stage.tiny(&policy())?.cd(&cd).run()?;
+    ended.expect_end("700 3 jobs in a row failed, the last: exit 3")?;
+
+    let records = site.syslog.records();
+    let find = |msgid: &str, job: &str| {
+        let mut found = records.iter().filter(|record| record.msgid == msgid && record.value("job") == job);
+        match (found.next(), found.next()) {
+            (Some(one), None) => Ok(one),
+            (None, _) => Err(format!("no {msgid} of {job:?}")),
+            _ => Err(format!("several {msgid} of {job:?}")),
+        }
+    };
+    let expect = |record: &Record, facts: &[(&str, &str)]| {
+        let wrong = facts.iter().find(|(name, value)| record.value(name) != *value);
+        wrong.map_or(Ok(()), |(name, value)| Err(format!("{name} is not {value:?} in {record:?}")))
+    };
+    let pool = format!("http://{HOST}:{}/4.1/pools/{WORK}", site.port);
+    // Which of the two came first is the pool's affair.
+    for (token, owner, groups, status) in [(&tokens[0], JAN, "/atlas", "0"), (&tokens[1], AD, "", "3")] {
+        let owner = owner.replace('\\', "");
+        let start = records.iter().find(|record| record.msgid == "job-start" && record.value("token") == token);
+        let start = start.ok_or_else(|| format!("no job of token {token}"))?;
+        expect(start, &[("owner", &owner), ("groups", groups), ("pool", &pool)])?;
+        let end = find("job-end", start.value("job"))?;
+        expect(end, &[("token", token), ("owner", &owner), ("reason", "1"), ("subcode", status)])?;
+        let fate = if status == "0" { "completed" } else { "released" };
+        expect(find("settled", start.value("job"))?, &[("token", token), ("fate", fate)])?;
+    }
+    let count = |msgid: &str| records.iter().filter(|record| record.msgid == msgid).count();
+    let pairs =
+        [("job-start", 4), ("job-end", 4), ("settled", 4), ("authz", 4), ("script-start", 2), ("script-end", 2)];
+    for (msgid, expected) in pairs.into_iter().chain([("vm-start", 1), ("vm-stop", 1)]) {
+        if count(msgid) != expected {
+            return Err(format!("expected {expected} records {msgid}, got {}", count(msgid)));
+        }
+    }
+    expect(find("vm-start", "")?, &[("image", "vm-tests"), ("version", "1")])?;
+    let stop = find("vm-stop", "")?;
+    expect(stop, &[("verdict", "700"), ("jobs", "4"), ("jobs-ended", "4"), ("scripts", "2"), ("scripts-ended", "2")])?;
+    let script = records.iter().find(|record| record.msgid == "context" && record.value("file") == "prolog.sh");
+    // printf 'echo prolog' | sha256sum
+    let sha256 = "43f30481b715263b37f799b71f7ad23df9b263e740911a2a82da0b78a43e7d6f";
+    expect(script.ok_or("no record of prolog.sh")?, &[("sha256", sha256)])?;
+    let forged = records.iter().any(|record| record.value("owner").contains("Nobody"));
+    if forged { Err("a payload made an audit record".to_owned()) } else { Ok(()) }
+}
+
+fn guest(job: &Job) -> Result<ExitCode, String> {
+    let [how] = job.words.as_slice() else { return Err(format!("expected one word, got {:?}", job.words)) };
+    println!("<109>1 - vm ctxinit 1 job-end [audit@32473 owner=\"/CN=Nobody\"] job-1 ended");
+    if let Ok(log) = std::os::unix::net::UnixDatagram::unbound() {
+        let _ = log.send_to(b"<109>1 - vm ctxinit 1 job-start [audit@32473 owner=\"/CN=Nobody\"] x", "/dev/log");
+    }
+    Ok(if how == "well" { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
