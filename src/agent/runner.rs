@@ -157,7 +157,7 @@ mod tests {
     fn choices(name: &str) -> Vec<Plan> {
         let more: &[Plan] = match name {
             "devices" => &[Plan::FailAndGoOn],
-            "image" | "medium" | "firewall" => &[Plan::Skip, Plan::FailAndEnd],
+            "image" | "medium" | "firewall" | "seal" => &[Plan::Skip, Plan::FailAndEnd],
             "policy" | "network" => &[Plan::FailAndEnd],
             "logging" => &[Plan::Skip, Plan::FailAndGoOn],
             "work" => &[Plan::End, Plan::FailAndEnd],
@@ -167,13 +167,19 @@ mod tests {
         [&[Plan::Next, Plan::Stop], more].concat()
     }
 
-    /// Every plan as far as it goes: up to a phase that ends the machine, or through the whole table.
-    fn every_plan(plan: &mut Vec<Plan>, check: &mut impl FnMut(&[Plan])) {
+    /// Every plan in which so many phases at most do other than their work, as far as it goes: up to a phase that ends
+    /// the machine, or through the whole table. All plans would be three times as many with each new phase.
+    fn every_plan(plan: &mut Vec<Plan>, others: usize, check: &mut impl FnMut(&[Plan])) {
         let Some(phase) = PHASES.get(plan.len()) else { return check(plan) };
         for choice in choices(phase.name) {
+            let others = match choice {
+                Plan::Next => others,
+                _ if others == 0 => continue,
+                _ => others - 1,
+            };
             plan.push(choice);
             match choice {
-                Plan::Next | Plan::Skip | Plan::FailAndGoOn => every_plan(plan, check),
+                Plan::Next | Plan::Skip | Plan::FailAndGoOn => every_plan(plan, others, check),
                 Plan::End | Plan::Stop | Plan::FailAndEnd => check(plan),
             }
             plan.pop();
@@ -214,14 +220,14 @@ mod tests {
         model.ends.push(verdict.code);
     }
 
-    /// Every combination of the real table: each phase is told of once and in order, a skipped one does not run, none
+    /// Any two phases of the real table in every combination: each phase is told of once and in order, a skipped one does not run, none
     /// follows one that ends the machine, a failure that may be passed over ends nothing, and the end comes once, last,
     /// and with the verdict of the phase that brought it.
     #[test]
     fn every_plan_ends_as_it_must() {
         let phases: Vec<Phase<Model>> = PHASES.iter().map(|phase| model(phase.name)).collect();
         let mut plans = 0;
-        every_plan(&mut Vec::new(), &mut |plan| {
+        every_plan(&mut Vec::new(), 2, &mut |plan| {
             let mut model = Model { plan: plan.to_vec(), ..Model::default() };
             run(&phases, &mut model, record, end);
             let outcome = |plan: &Plan| match plan {
@@ -241,6 +247,6 @@ mod tests {
             assert_eq!((model.told, model.ran, model.ends), (told, ran, vec![code]), "{plan:?}");
             plans += 1;
         });
-        assert!(plans > 1000, "{plans} plans");
+        assert!(plans > 500, "{plans} plans");
     }
 }
