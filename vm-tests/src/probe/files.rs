@@ -37,11 +37,6 @@ pub const ATTEMPTS: &[Attempt] = &[
         escaped("done")
     }),
     attempt("mknod", "a device node", mknod),
-    attempt("whiteout", "a node that overlays take for a deleted file", |scene| {
-        let path = CString::new(scene.home.join("whiteout").as_os_str().as_bytes()).unwrap_or_default();
-        call!(libc::SYS_mknod, path.as_c_str(), libc::S_IFCHR, 0)?;
-        escaped("made")
-    }),
     attempt("open-by-handle", "a file by its number, past every directory", open_by_handle),
     attempt("dev-mem", "the machine's memory", |_| any(["/dev/mem", "/dev/port", "/proc/kcore"], open_any)),
     attempt("dev-disk", "the machine's disks and the CD's drive", |_| any(disks(), open_any)),

@@ -76,8 +76,9 @@ pub const ATTEMPTS: &[Attempt] = &[
         const READ_ALL: i32 = 3;
         got(call!(libc::SYS_syslog, READ_ALL, &mut [0u8; 4096][..], 4096))
     }),
-    attempt("personality", "a memory layout that can be foretold", |_| {
-        got(call!(libc::SYS_personality, libc::ADDR_NO_RANDOMIZE))
+    // Not ADDR_NO_RANDOMIZE, which debuggers ask for and which harms the asker alone.
+    attempt("personality", "memory that can be executed because it can be read", |_| {
+        got(call!(libc::SYS_personality, libc::READ_IMPLIES_EXEC))
     }),
     attempt("ioperm", "the machine's ports", |_| through(call!(libc::SYS_ioperm, 0x80, 1, 1))),
     attempt("iopl", "all of the machine's ports", |_| through(call!(libc::SYS_iopl, 3))),

@@ -27,6 +27,8 @@ pub const ATTEMPTS: &[Attempt] = &[
     attempt("session", "somebody else's session or terminal", session),
     attempt("descriptors", "descriptors beyond the three", descriptors),
     attempt("standard-input", "a standard input that says anything", standard_input),
+    attempt("standard-output", "an output that is not its own, such as the console", standard_output)
+        .needs(Needs::Ctxinit),
     attempt("environment", "variables that nobody meant for it", environment).needs(Needs::Ctxinit),
     attempt("core-limit", "core files", |_| limit(libc::RLIMIT_CORE as i64, 0)).needs(Needs::Ctxinit),
     attempt("memlock-limit", "locked memory beyond 8 MiB", |_| limit(libc::RLIMIT_MEMLOCK as i64, 8 << 20))
@@ -128,6 +130,13 @@ fn descriptors(scene: &Scene) -> Tried {
 fn standard_input(scene: &Scene) -> Tried {
     let found = scene.descriptors.iter().find(|(fd, _)| *fd == 0).map_or("closed", |(_, to)| to);
     if found == "/dev/null" { denied(found) } else { seen(found) }
+}
+
+fn standard_output(scene: &Scene) -> Tried {
+    let own = |fd: u32| scene.descriptors.iter().find(|(each, _)| *each == fd).map_or("closed", |(_, to)| to);
+    let both = [own(1), own(2)];
+    let what = both.join(", ");
+    if both.iter().all(|to| to.starts_with("pipe:")) { denied(what) } else { seen(what) }
 }
 
 fn environment(_: &Scene) -> Tried {

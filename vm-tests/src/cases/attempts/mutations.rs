@@ -66,7 +66,7 @@ const ROWS: &[Row] = &[
     Row { also: &["own proc"], ..row("keeper user", "keeper") },
     row("signals", "blocked-signals,ignored-signals"),
     row("setsid", "session"),
-    Row { also: &["output mode"], ..row("streams", "standard-input,descriptors") },
+    Row { also: &["output mode"], ..row("streams", "standard-input,standard-output") },
     row("output mode", "stdout-by-name"),
     // The filter lets nobody ask for it.
     Row { also: &["seccomp"], ..row("keyring", "session-keyring,known-keys") },
@@ -94,7 +94,7 @@ const ROWS: &[Row] = &[
         ..row("no_new_privs", "no-new-privs,setuid-program,file-capabilities")
     },
     row("close_range", "descriptors"),
-    row("landlock", "landlock,world-writable,elsewhere,whiteout"),
+    row("landlock", "landlock,world-writable,elsewhere"),
     row(
         "seccomp",
         "seccomp,unshare-user,clone-user,clone3-user,i386-unshare,userfaultfd,io-uring,keyctl,add-key,request-key,\
