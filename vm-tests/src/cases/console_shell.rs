@@ -29,7 +29,7 @@ fn host(stage: &Stage) -> Result<(), String> {
         ("grep -c . /proc/self/mountinfo >/dev/null && echo I am $$", "shell: I am 3".to_owned()),
         ("nonsense(; echo", "shell: ".to_owned()),
         ("grep '^CapBnd' /proc/self/status", "shell: CapBnd:\t0000000000000000".to_owned()),
-        ("cat $TOKEN_FILE", "shell: console-shell".to_owned()),
+        ("cat $TOKEN_FILE; echo", "shell: console-shell".to_owned()),
     ];
     for (typed, answer) in asked {
         machine.type_line(typed)?;
