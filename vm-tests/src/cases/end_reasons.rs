@@ -169,7 +169,7 @@ fn not_started(stage: &Stage) -> Result<(), String> {
     let mut policy = policy();
     policy["payload"]["command"] = json!(["/no/such/program"]);
     let ended = stage.tiny(&policy)?.cd(&cd).run()?;
-    let why = "not started: exec /no/such/program: ENOENT: No such file or directory";
+    let why = "not started: open /no/such/program: ENOENT: No such file or directory";
     ended.expect_end(&format!("700 3 jobs in a row failed, the last: {why}"))?;
     for token in 0..3 {
         ended.expect_report(&format!("/tokens/{token}/end"), why)?;
