@@ -15,7 +15,7 @@ use crate::site::Site;
 use crate::stage::{Stage, policy};
 
 pub const TINY: Case = Case::new("payload-view", tiny).with_payload(guest);
-pub const DEBIAN: Case = Case { deadline: 240, ..Case::new("payload-view-debian", debian).with_payload(guest) };
+pub const DEBIAN: Case = Case { deadline: 240, ..Case::new("payload-view-debian", debian).with_payload(look) };
 pub const ALONE: Case = Case::new("payload-alone", alone).with_payload(alone_guest);
 pub const SETUID: Case = Case::new("payload-setuid", setuid).with_payload(setuid_guest);
 pub const CONTAINERS: Case = Case::new("payload-containers", containers).with_payload(containers_guest);
@@ -37,7 +37,7 @@ fn tiny(stage: &Stage) -> Result<(), String> {
 }
 
 fn debian(stage: &Stage) -> Result<(), String> {
-    run(stage, EPILOG, |policy| stage.debian(policy))
+    run(stage, "", |policy| stage.debian(policy))
 }
 
 fn run(
@@ -55,14 +55,20 @@ fn run(
     ended.expect_report("/tokens/0/left_behind", 0)
 }
 
-fn guest(_: &Job) -> Result<ExitCode, String> {
+/// The Debian image has no mount program for the epilog.
+fn guest(job: &Job) -> Result<ExitCode, String> {
+    look(job)?;
+    automount()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look(_: &Job) -> Result<ExitCode, String> {
     processes()?;
     directories()?;
     devices()?;
     account()?;
     places()?;
     said()?;
-    automount()?;
     Ok(ExitCode::SUCCESS)
 }
 
