@@ -59,8 +59,8 @@ fn host(stage: &Stage) -> Result<(), String> {
         expect(&ended, at, way).map_err(|why| format!("{}: {why}", way.0))?;
     }
     ended.expect_end("700 3 jobs in a row failed, the last: killed by SIGUSR1")?;
-    starts(&site, "job-1 ended: exit 3 (reason 1/3), ")?;
-    starts(&site, "job-7 ended: killed for lack of memory (reason 3), ")?;
+    starts(&site, "job-1 ended: token 1, exit 3 (reason 1/3), ")?;
+    starts(&site, "job-7 ended: token 7, killed for lack of memory (reason 3), ")?;
     // SIGTERM went to more than the first process, and before SIGKILL.
     site.expect_record("payload", TERM_HEARD)?;
     let results = site.tokens(RESULTS)?.len();

@@ -1,5 +1,5 @@
 //! A prolog leaves processes behind that hold its output open, one of them deaf to SIGTERM: the phase ends without
-//! them, they are listed, live while the machine works, and are ended after the last `stop`.
+//! them, they are listed, live while the machine works, unseen by the payload, and are ended after the last `stop`.
 
 use std::process::ExitCode;
 
@@ -55,7 +55,7 @@ fn guest(_: &Job) -> Result<ExitCode, String> {
     let entries = std::fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
     let lines = entries.flatten().filter_map(|entry| read(&entry.path().join("cmdline").to_string_lossy()).ok());
     match lines.filter(|line| line.ends_with("\x0098765.\0")).count() {
-        2 => Ok(ExitCode::SUCCESS),
-        other => Err(format!("expected 2 services of the prolog to run, found {other}")),
+        0 => Ok(ExitCode::SUCCESS),
+        other => Err(format!("a payload sees {other} services of the prolog")),
     }
 }
