@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use crate::stage::{Stage, policy};
 
 pub const CANARY: Case = Case::new("medium-secret", canary).with_payload(payload);
 
-/// Uses the key, leaves its word on the disk, and a process that looks for the key once the payload runs.
+/// Uses the key, leaves its word on the disk, and a process that looks for the key once there is a job.
 const PROLOG: &str = r#"
 if [ "$1" = stop ]; then
     [ -e keys/robot.pem ] || echo "the key is gone at the end"
@@ -24,10 +24,8 @@ fi
 grep -q canary keys/robot.pem && echo "the key is there"
 echo "the prolog was here" > /dev/vdb
 (
-    while [ ! -e /dev/shm/payload ]; do sleep 0.1; done
-    if [ -e "$CONTEXT_DIR/keys/robot.pem" ]; then echo there; else echo gone; fi > /dev/shm/answer.new
-    chmod 644 /dev/shm/answer.new
-    mv /dev/shm/answer.new /dev/shm/answer
+    until [ -e /sys/fs/cgroup/ctxinit/job-1 ]; do sleep 0.1; done
+    if [ -e "$CONTEXT_DIR/keys/robot.pem" ]; then echo "the key outlives the start"; else echo "the key is gone at work"; fi
 ) &
 "#;
 
@@ -51,6 +49,7 @@ fn canary(stage: &Stage) -> Result<(), String> {
     let machine = stage.tiny(&policy())?.cd(&cd).qemu(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
     let ended = machine.run()?;
     ended.expect_console("prolog: the key is there")?;
+    ended.expect_console("prolog: the key is gone at work")?;
     site.expect_record("payload", &stage.marker())?;
     ended.expect_console("prolog: the key is gone at the end")?;
     ended.expect_end("200 1 tokens completed")?;
@@ -63,18 +62,8 @@ fn canary(stage: &Stage) -> Result<(), String> {
 
 fn payload(job: &Job) -> Result<ExitCode, String> {
     let canary = backwards(job.words.first().ok_or("no word in the token")?);
-    fs::write("/dev/shm/payload", "").map_err(|error| format!("/dev/shm/payload: {error}"))?;
-    let limit = Instant::now() + Duration::from_secs(20);
-    let answer = loop {
-        match fs::read_to_string("/dev/shm/answer") {
-            Ok(answer) => break answer,
-            Err(error) if Instant::now() > limit => return Err(format!("/dev/shm/answer: {error}")),
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
-        }
-    };
-    if answer.trim_end() != "gone" {
-        return Err(format!("root says that the key is {}", answer.trim_end()));
-    }
+    // The prolog's process looks for the job ten times a second.
+    std::thread::sleep(Duration::from_secs(2));
     let mut read = 0;
     for place in ["/run", "/tmp", "/dev/shm", "/etc", "/var", "/root", "/usr", "/bin"] {
         search(Path::new(place), &canary, &mut read)?;
