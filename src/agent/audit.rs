@@ -12,7 +12,7 @@
 //! | `ban-list` | a list is taken, or was not fetched | source, sha256, rules, error |
 //! | `work-request` | the answer to a claim is another than before | outcome, times, token |
 //! | `authz` | before each job | token, owner, groups, decision, list, sha256 |
-//! | `job-start` | its program is about to run | token, owner, groups, pool, uid, cgroup, pid, command |
+//! | `job-start` | its program is about to run | token, owner, groups, pool, uid, cgroup, keeper, command |
 //! | `job-end` | nothing of it is left, or it never was | token, reason, subcode, end, millis, what it used |
 //! | `settled` | the token is out of our hands | token, fate, bytes, note |
 //! | `vm-stop` | the machine ends | verdict, text, jobs, ended, refused, scripts, scripts-ended |
@@ -239,8 +239,8 @@ pub struct JobFacts<'a> {
     pub name: &'a str,
     /// Its user.
     pub uid: u32,
-    /// Its first process.
-    pub pid: u32,
+    /// Its first process, ctxinit's own.
+    pub keeper: u32,
     /// Where its token came from.
     pub pool: &'a str,
     /// Program and arguments.
@@ -250,7 +250,7 @@ pub struct JobFacts<'a> {
 /// A job begins.
 pub fn job_start(token: &Token, job: &JobFacts<'_>) {
     JOBS.fetch_add(1, Relaxed);
-    let JobFacts { name, uid, pid, pool, command } = job;
+    let JobFacts { name, uid, keeper, pool, command } = job;
     let Token { id, owner, .. } = token;
     Entry::new("job-start")
         .of_job(name)
@@ -259,13 +259,13 @@ pub fn job_start(token: &Token, job: &JobFacts<'_>) {
         .with("pool", pool)
         .with("uid", uid)
         .with("cgroup", name)
-        .with("pid", pid)
+        .with("keeper", keeper)
         .with("command", command.join(" "))
-        .log(format!("{name} started: token {id} of {owner}, uid {uid}, process {pid}"));
+        .log(format!("{name} started: token {id} of {owner}, uid {uid}, keeper {keeper}"));
 }
 
 /// It is over; a job that never began has no name, and its beginning is not counted.
-pub fn job_end(token: &Token, name: Option<&str>, outcome: &Outcome) {
+pub fn job_end(token: &Token, name: Option<&str>, outcome: &Outcome, remains: Option<&str>) {
     let Outcome { end, wall_millis, usage, left_behind, .. } = outcome;
     let coded = end.coded();
     let mut entry = Entry::new("job-end");
@@ -286,6 +286,7 @@ pub fn job_end(token: &Token, name: Option<&str>, outcome: &Outcome) {
         .with_some("written-bytes", usage.disk_written_bytes)
         .with_some("scratch-bytes", usage.scratch_bytes)
         .with("left-behind", left_behind)
+        .with_some("remains", remains)
         .log(format!("{} ended: token {}, {end} ({coded}), {wall_millis} ms", name.unwrap_or("no job"), token.id));
 }
 

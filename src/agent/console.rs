@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use nix::libc;
 use nix::poll::PollFlags;
+use nix::sys::termios::{FlushArg, tcflush};
 
 use super::events::{Events, OutputId};
 use super::output::Source;
@@ -16,6 +17,9 @@ use crate::payload::shell::Shell;
 
 /// APP-NAME of what the shell prints, and of what is typed.
 const TAG: &str = "shell";
+
+/// Bytes that a shell prints on the machine's console, one job: a day of looking around, and no flood.
+const SHOWN: u64 = 1 << 20;
 
 /// A console that leads to a shell.
 #[derive(Debug)]
@@ -33,10 +37,14 @@ impl Console {
         if let Err(error) = &keys {
             log::warn!("{job}: nobody can type into its shell: /dev/console: {error}");
         }
+        if let Ok(keys) = &keys {
+            // What was typed before was not meant for this job, which may be somebody else's. A console need not be a terminal.
+            let _ = tcflush(keys, FlushArg::TCIFLUSH);
+        }
         let source = Source { tag: TAG.to_owned(), pid: 0, job: Some(job.to_owned()), show: true };
         log::info!("{job}: a shell as its user reads from this console");
         let line = keys.ok().map(|keys| (keys, shell.input));
-        Self { line, output: events.add_output(shell.output, source), job: job.to_owned() }
+        Self { line, output: events.add_bounded_output(shell.output, source, SHOWN), job: job.to_owned() }
     }
 
     /// Ready when something was typed.

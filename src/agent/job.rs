@@ -46,18 +46,23 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
         Ok(begun) => begun,
         Err(error) => return not_started(token, error.into()),
     };
+    // Before anything of the program runs: a machine that dies in between has said whose it was.
+    let name = job.name.clone();
+    let keeper = job.keeper().pid().as_raw() as u32;
+    let command = agent.policy.payload.command.words();
+    audit::job_start(token, &JobFacts { name: &name, uid: job.uid, keeper, pool: &worker.pool, command });
     if let Err(end) = started(agent, &mut job) {
         let ended = ending::end(&mut agent.events, &job, Duration::ZERO);
         let dirty = cleared(agent, ended, job);
-        return Ended { dirty, ..not_started(token, end) };
+        let outcome = nothing_of(end);
+        audit::job_end(token, Some(&name), &outcome, dirty.as_deref());
+        return Ended { name: Some(name), outcome, result: None, dirty };
     }
-    let pid = job.pid().unwrap_or(job.keeper().pid().as_raw() as u32);
-    let source = Source { tag: "payload".to_owned(), pid, job: Some(job.name.clone()), show: false };
-    let command = agent.policy.payload.command.words();
-    audit::job_start(token, &JobFacts { name: &job.name, uid: job.uid, pid, pool: &worker.pool, command });
+    let pid = job.pid().unwrap_or(keeper);
+    let source = Source { tag: "payload".to_owned(), pid, job: Some(name.clone()), show: false };
     let output = agent.events.add_output(output, source);
 
-    let mut console = job.take_shell().map(|shell| Console::join(&mut agent.events, shell, &job.name));
+    let mut console = job.take_shell().map(|shell| Console::join(&mut agent.events, shell, &name));
     let end = watch(agent, &mut job, &mut console, token, worker);
     let by_itself = matches!(end, End::Exited(_));
     // What the first process left behind is none of anybody's any more.
@@ -87,9 +92,8 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
             Err(error) => outcome.end = error.into(),
         }
     }
-    let name = job.name.clone();
-    audit::job_end(token, Some(&name), &outcome);
     let dirty = cleared(agent, ended, job);
+    audit::job_end(token, Some(&name), &outcome, dirty.as_deref());
     Ended { name: Some(name), outcome, result, dirty }
 }
 
@@ -158,7 +162,8 @@ fn watch(agent: &mut Agent, job: &mut Job, console: &mut Option<Console>, token:
         match agent.events.wait(&fds, look) {
             Ok(false) if deadline.passed() => return exited.map_or(End::TooLong(limit), End::Exited),
             Ok(_) => {}
-            Err(_) => return End::Stopped,
+            // A program that is over has done its work, whoever looks at it still.
+            Err(_) => return exited.map_or(End::Stopped, End::Exited),
         }
         if let Some(console) = console {
             console.relay();
@@ -173,8 +178,13 @@ fn unwatched(why: String) -> End {
     End::Unwatched { why, errno: None }
 }
 
+/// A job of which nothing has begun.
 fn not_started(token: &Token, end: End) -> Ended {
-    let outcome = Outcome { end, wall_millis: 0, usage: Usage::default(), left_behind: 0, tail: Vec::new() };
-    audit::job_end(token, None, &outcome);
+    let outcome = nothing_of(end);
+    audit::job_end(token, None, &outcome, None);
     Ended { name: None, outcome, result: None, dirty: None }
+}
+
+fn nothing_of(end: End) -> Outcome {
+    Outcome { end, wall_millis: 0, usage: Usage::default(), left_behind: 0, tail: Vec::new() }
 }

@@ -165,8 +165,8 @@ impl Job {
         let cgroup = Cgroup::create(&name)?;
         cgroup.limit(Limits {
             memory: u64::from(policy.memory_mb) * MIB,
-            // The keeper is one of them.
-            pids: policy.pids.saturating_add(1),
+            // The keeper is one of them, and so is the shell on the console.
+            pids: policy.pids.saturating_add(1 + u32::from(policy.console_shell)),
             cpu_percent: policy.cpu_percent,
         })?;
         let dir = JobDir::make(&name, policy.scratch_mb)?;
@@ -332,14 +332,19 @@ impl JobDir {
 
     /// Removes it with everything in it, if nobody holds any of it.
     fn remove(&mut self) -> Result<(), JobError> {
-        mounts::unmount_free(&self.0)?;
+        match mounts::unmount_free(&self.0) {
+            // No mount: an earlier try took it off, and this one proves it.
+            Err(error) if error.errno() == libc::EINVAL => {}
+            unmounted => unmounted?,
+        }
         self.remove_place()
     }
 
     /// A directory that something is mounted on cannot be removed, so this proves that nothing is.
     fn remove_place(&mut self) -> Result<(), JobError> {
-        let path = std::mem::take(&mut self.0);
-        fs::remove_dir(&path).map_err(|error| JobError::File { path, error })
+        fs::remove_dir(&self.0).map_err(|error| self.failed("", error))?;
+        self.0.clear();
+        Ok(())
     }
 
     /// As the machine sees it.
