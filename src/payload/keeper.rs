@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
-use nix::unistd::{dup2_stdin, execveat, getpid, pipe2};
+use nix::unistd::{Pid, dup2_stdin, execveat, getpid, pipe2};
 
 use super::isolation::{Isolation, namespace};
 use super::steps::{self, Plan, ROUNDS, Step};
@@ -22,7 +22,7 @@ use super::{mutation, proofs, view};
 use crate::disk::mounted;
 use crate::launch::{self, errno};
 use crate::sys::credentials;
-use crate::sys::process::{self, Apart, Child, Reaped, Report, SpawnError, StageError, Starting};
+use crate::sys::process::{self, Apart, Reaped, Report, SpawnError, StageError, Starting};
 use crate::{ids, logging, network};
 
 /// Starts a keeper, which starts the payload. Its pipe tells how that ended, four bytes of [`process::Exit`]; its end
@@ -47,7 +47,7 @@ fn live(job: &Isolation<'_>, shell: Option<&Isolation<'_>>, status: OwnedFd, rep
         Ok(payload) => {
             // All have closed it now: the program runs.
             drop(report);
-            keep(&payload, status)
+            keep(payload, status)
         }
         Err(error) => report.failed(&error),
     }
@@ -58,7 +58,7 @@ fn set_up(
     shell: Option<&Isolation<'_>>,
     status: &OwnedFd,
     report: &Report,
-) -> Result<Child, StageError> {
+) -> Result<Pid, StageError> {
     // Drops the agent's outlets while their descriptors are still open.
     logging::to_agent();
     credentials::die_with_parent().map_err(StageError::at("keeper: parent death signal"))?;
@@ -84,7 +84,8 @@ fn set_up(
             let Err(error) = become_payload(job, ready.as_fd());
             report.failed(&error)
         });
-        started.map_err(errno).map_err(StageError::at("fork"))
+        // By its number alone: it is ours to reap, and no descriptor of it outlives the closing of all.
+        started.map(|child| child.pid()).map_err(errno).map_err(StageError::at("fork"))
     };
     let payload = start(job)?;
     shell.map(start).transpose()?;
@@ -110,14 +111,14 @@ fn become_nobody(keep: &[i32]) -> Result<(), StageError> {
 }
 
 /// Reaps for ever; tells of the payload.
-fn keep(payload: &Child, status: OwnedFd) -> i32 {
+fn keep(payload: Pid, status: OwnedFd) -> i32 {
     let mut status = Some(File::from(status));
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     loop {
         while let Reaped::Ended(pid, exit) = process::reap_any() {
             // Once: its number may mean another process later.
-            if pid == payload.pid()
+            if pid == payload
                 && let Some(mut status) = status.take()
             {
                 let _ = status.write_all(&exit.to_bytes());
@@ -150,7 +151,7 @@ fn become_payload(job: &Isolation<'_>, ready: BorrowedFd<'_>) -> Result<Infallib
     let mut word = [0];
     let count = nix::unistd::read(ready, &mut word).map_err(StageError::at("wait for the keeper"))?;
     if count == 0 {
-        return Err(StageError { stage: "keeper".to_owned(), errno: Errno::ECHILD });
+        return Err(StageError { stage: "keeper: it is gone".to_owned(), errno: process::WITNESS });
     }
     if let Some(input) = &job.input {
         dup2_stdin(input).map_err(StageError::at("input"))?;

@@ -190,6 +190,25 @@ fn leave_after(body: impl FnOnce() -> i32) -> ! {
     leave(body())
 }
 
+/// Said by one that only sees that another has failed.
+pub const WITNESS: Errno = Errno::ECHILD;
+
+/// The first report that is not a witness', or that if there is no other.
+fn cause(mut reports: &[u8]) -> Option<StageError> {
+    let mut witness = None;
+    while let Some((errno, rest)) = reports.split_first_chunk::<4>() {
+        let end = rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len());
+        let stage = String::from_utf8_lossy(rest.get(..end).unwrap_or_default()).into_owned();
+        let error = StageError { stage, errno: Errno::from_raw(i32::from_ne_bytes(*errno)) };
+        if error.errno != WITNESS {
+            return Some(error);
+        }
+        witness.get_or_insert(error);
+        reports = rest.get(end + 1..).unwrap_or_default();
+    }
+    witness
+}
+
 /// A child's way to say what failed on its way to a program.
 #[derive(Debug)]
 pub struct Report(File);
@@ -198,7 +217,9 @@ impl Report {
     /// Says it; returns the child's exit code.
     pub fn failed(&self, error: &StageError) -> i32 {
         let mut report = (error.errno as i32).to_ne_bytes().to_vec();
-        report.extend_from_slice(error.stage.as_bytes());
+        report.extend_from_slice(error.stage.replace('\0', "").as_bytes());
+        report.push(0);
+        // Several may write: each at once, so that none comes between another's bytes.
         let _ = (&self.0).write_all(&report);
         125
     }
@@ -282,12 +303,7 @@ impl Starting {
     pub fn reported(&mut self) -> Result<(), SpawnError> {
         let mut report = Vec::new();
         self.report.read_to_end(&mut report).map_err(SpawnError::Fork)?;
-        let Some((errno, stage)) = report.split_first_chunk::<4>() else { return Ok(()) };
-        Err(StageError {
-            stage: String::from_utf8_lossy(stage).into_owned(),
-            errno: Errno::from_raw(i32::from_ne_bytes(*errno)),
-        }
-        .into())
+        cause(&report).map_or(Ok(()), |error| Err(error.into()))
     }
 }
 
@@ -406,6 +422,18 @@ mod tests {
 
     // Test threads make the process multi-threaded, which fork refuses; the behaviour of fork, spawn and wait
     // is tested in tests/process.rs, whose binary has one thread.
+
+    #[test]
+    fn of_several_reports_the_cause_is_told() {
+        let report = |errno: Errno, stage: &str| [&(errno as i32).to_ne_bytes(), stage.as_bytes(), b"\0"].concat();
+        let (witness, first, second) =
+            (report(WITNESS, "keeper"), report(Errno::EPERM, "setgroups"), report(Errno::EINVAL, "capset"));
+        let told = |reports: &[&[u8]]| cause(&reports.concat()).map(|error| error.stage);
+        assert_eq!(told(&[]), None);
+        assert_eq!(told(&[&witness]).as_deref(), Some("keeper"));
+        assert_eq!(told(&[&witness, &first, &second]).as_deref(), Some("setgroups"));
+        assert_eq!(told(&[&first[..first.len() - 1]]).as_deref(), Some("setgroups"));
+    }
 
     #[test]
     fn ends_are_told_in_words() {
