@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -165,7 +165,15 @@ impl Cgroup {
         File::open(&self.path).map_err(|error| failed(&self.path, error))
     }
 
-    /// As `/proc/PID/cgroup` of its processes has it.
+    /// Its number: whatever path leads to its directory, that has it.
+    ///
+    /// # Errors
+    /// Those of stat(2).
+    pub fn id(&self) -> Result<u64, CgroupError> {
+        fs::metadata(&self.path).map(|of| of.ino()).map_err(|error| failed(&self.path, error))
+    }
+
+    /// As `/proc/PID/cgroup` of its processes has it, in the machine's own namespace.
     pub fn own_path(&self) -> String {
         let below = self.path.strip_prefix("/sys/fs/cgroup").unwrap_or(&self.path);
         format!("/{}", below.display())

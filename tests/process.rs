@@ -14,6 +14,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 
@@ -252,6 +253,10 @@ fn private_machine() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
     ctxinit::mounts::make_private().unwrap();
     ctxinit::mounts::tmpfs("/run", 4, "mode=0755").unwrap();
+    if std::path::Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
+        // Where a machine of ctxinit's has version 2.
+        ctxinit::mounts::bind("/sys/fs/cgroup/unified", "/sys/fs/cgroup").unwrap();
+    }
     std::fs::create_dir_all("/run/ctxinit/jobs").unwrap();
     for (place, file) in [("/etc", "/etc/ctxinit/image.json"), ("/var/lib", "/var/lib/hepix/context")] {
         let parent = std::path::Path::new(file).parent().unwrap();
@@ -294,6 +299,8 @@ fn payload(command: &[&str], change: fn(&mut Payload)) -> (Result<Exit, String>,
         input: None,
         process: PROGRAM,
         outside: Outside::now().unwrap(),
+        cgroup_id: cgroup.as_ref().map_or(0, |dir| dir.metadata().unwrap().ino()),
+        features: &[],
         disk: None,
     };
     let (mut starting, mut status) = keeper::begin(&job, None, cgroup.as_ref().map(AsFd::as_fd)).unwrap();

@@ -19,8 +19,9 @@ use crate::clock::Deadline;
 use crate::context::site::{Limits, Work};
 use crate::image::payload::MAX_GRACE_SECS;
 use crate::mounts;
-use crate::payload::landlock;
+use crate::payload::landlock::{self, Status};
 use crate::payload::outcome::{End, Outcome, Usage};
+use crate::payload::sysctl;
 use crate::payload::view::Shared;
 use crate::verdict::Verdict;
 
@@ -81,10 +82,11 @@ pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     let settle = Duration::from_secs((*topos.lock_secs.get()).into()) + SETTLE_MARGIN;
     // From here on ctxinit mounts for jobs alone, and they see what the site's daemons mount later.
     mounts::make_shared().map_err(machine_fault)?;
-    match landlock::abi() {
-        Some(abi) => log::info!("payloads: the kernel has Landlock, ABI {abi}"),
-        None => log::warn!("payloads: the kernel has no Landlock; everything else holds without it"),
+    match landlock::status(&agent.policy.payload) {
+        Status::Absent => log::warn!("payloads: the kernel has no Landlock; everything else holds without it"),
+        status => log::info!("payloads: Landlock: {status}"),
     }
+    sysctl::tighten();
     let _shared = Shared::make(&agent.policy.payload).map_err(machine_fault)?;
     let bans = Bans::of(agent)?;
     let mut worker = Worker::start(agent, source, bans).map_err(site_fault)?;

@@ -33,6 +33,8 @@ pub struct Isolation<'a> {
     pub device: u64,
     /// Its cgroup, as `/proc/self/cgroup` has it.
     pub cgroup: &'a str,
+    /// Its number, which is that of its directory.
+    pub cgroup_id: u64,
     /// Its program.
     pub program: Vectors,
     /// Judges its system calls.
@@ -45,6 +47,8 @@ pub struct Isolation<'a> {
     pub process: i32,
     /// What the agent has, and the payload must not.
     pub outside: Outside,
+    /// Variables that the site gives to every job.
+    pub features: &'a [(String, String)],
     /// The user's disk, as a mount that has no place yet.
     pub disk: Option<&'a OwnedFd>,
 }
@@ -54,8 +58,8 @@ pub struct Isolation<'a> {
 pub struct Outside {
     /// Its session keyring.
     pub keyring: Option<i32>,
-    /// Its namespaces, as the links in `/proc/self/ns` name them: pid, mnt, ipc, net.
-    pub namespaces: [String; 4],
+    /// Its namespaces, as the links in `/proc/self/ns` name them: pid, mnt, ipc, net, cgroup.
+    pub namespaces: [String; 5],
 }
 
 impl Outside {
@@ -64,8 +68,8 @@ impl Outside {
     /// # Errors
     /// Those of readlink(2).
     pub fn now() -> io::Result<Self> {
-        let [pid, mnt, ipc, net] = ["pid", "mnt", "ipc", "net"].map(namespace);
-        Ok(Self { keyring: credentials::session_keyring(), namespaces: [pid?, mnt?, ipc?, net?] })
+        let [pid, mnt, ipc, net, cgroup] = ["pid", "mnt", "ipc", "net", "cgroup"].map(namespace);
+        Ok(Self { keyring: credentials::session_keyring(), namespaces: [pid?, mnt?, ipc?, net?, cgroup?] })
     }
 }
 
@@ -110,7 +114,7 @@ impl Isolation<'_> {
         self.policy.network.access == Access::None
     }
 
-    /// The namespaces that it starts in.
+    /// The namespaces that it starts in. That of cgroups is not one of them: clone3(2) would give it the agent's for a root.
     pub fn namespaces(&self) -> CloneFlags {
         let mut flags = CloneFlags::CLONE_NEWNS;
         let more = [

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, dup2_stdin, execveat, getpid, pipe2};
@@ -66,9 +67,17 @@ fn set_up(
     let streams = [Some(job), shell].into_iter().flatten().flat_map(|of| [Some(&of.output), of.input.as_ref()]);
     let mut kept: Vec<i32> = streams.flatten().chain(job.disk).map(AsRawFd::as_raw_fd).collect();
     kept.extend([status.as_raw_fd(), report.as_fd().as_raw_fd()]);
-    launch::keep_only(&kept).map_err(StageError::at("keeper: close descriptors"))?;
+    // A payload that closes everything itself as well would not show it.
+    if mutation::taken("close_range") {
+        launch::keep_only(&kept).map_err(StageError::at("keeper: close descriptors"))?;
+    }
     view::follow().map_err(StageError::at("mount propagation"))?;
     let plan = Plan::payload(job);
+    // Inside of its namespace nobody is told where in the machine a cgroup is, so this is proved before.
+    for inner in [CGROUP, CGROUP_NAMESPACE] {
+        steps::take(inner, &plan)?;
+        steps::prove(inner, &plan).map_err(in_keeper)?;
+    }
     steps::take(view::VIEW, &plan)?;
     // Last, so that no other step covers it; nosuid and nodev are proved of it as of every mount.
     if let (Some(disk), Some(place)) = (job.disk, job.disk_place()) {
@@ -101,13 +110,14 @@ fn become_nobody(keep: &[i32]) -> Result<(), StageError> {
     launch::keep_only(keep).map_err(StageError::at("keeper: close descriptors"))?;
     let null = File::open("/dev/null").map_err(errno).map_err(StageError::at("keeper: /dev/null"))?;
     launch::streams(null.as_fd()).map_err(StageError::at("keeper: standard streams"))?;
-    if mutation::removed("keeper user") {
+    if !mutation::taken("keeper user") {
         return Ok(());
     }
-    steps::all(&Plan::keeper(ids::KEEPER)).map_err(|StageError { stage, errno }| {
-        let stage = format!("keeper: {stage}");
-        StageError { stage, errno }
-    })
+    steps::all(&Plan::keeper(ids::KEEPER)).map_err(in_keeper)
+}
+
+fn in_keeper(StageError { stage, errno }: StageError) -> StageError {
+    StageError { stage: format!("keeper: {stage}"), errno }
 }
 
 /// Reaps for ever; tells of the payload.
@@ -133,17 +143,22 @@ fn keep(payload: Pid, status: OwnedFd) -> i32 {
 /// The drop, its proofs, and the program.
 fn become_payload(job: &Isolation<'_>, ready: BorrowedFd<'_>) -> Result<Infallible, StageError> {
     let plan = Plan::payload(job);
-    let [first, walls @ ..] = ROUNDS;
-    steps::take(first, &plan)?;
+    // Open before the drop: of a process that it may not trace, a payload is not even told that it is there.
+    let keeper = File::open(proofs::keeper(&plan)).map_err(errno).map_err(StageError::at("keeper: status"))?;
+    for proofs in [AROUND, view::VIEW] {
+        steps::prove(proofs, &plan)?;
+    }
+    let [drop @ .., landlock, seccomp] = ROUNDS;
+    for round in drop {
+        steps::take(round, &plan)?;
+        steps::prove(round, &plan)?;
+    }
     // As the user: where the user may not go, there is no program. It does not open it for reading.
     let path = job.program.path()?;
     let named = |what: &str| format!("{what} {}", path.to_string_lossy());
     let program = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
     let program = program.map_err(StageError::at(named("open")))?;
-    for proofs in [AROUND, view::VIEW, first] {
-        steps::prove(proofs, &plan)?;
-    }
-    for wall in walls {
+    for wall in [landlock, seccomp] {
         steps::take(wall, &plan)?;
         steps::prove(wall, &plan)?;
     }
@@ -152,6 +167,10 @@ fn become_payload(job: &Isolation<'_>, ready: BorrowedFd<'_>) -> Result<Infallib
     let count = nix::unistd::read(ready, &mut word).map_err(StageError::at("wait for the keeper"))?;
     if count == 0 {
         return Err(StageError { stage: "keeper: it is gone".to_owned(), errno: process::WITNESS });
+    }
+    if !mutation::removed("keeper user") {
+        proofs::is_nobody(keeper)
+            .map_err(|why| StageError { stage: format!("verify keeper user: {why}"), errno: Errno::EPERM })?;
     }
     if let Some(input) = &job.input {
         dup2_stdin(input).map_err(StageError::at("input"))?;
@@ -164,9 +183,20 @@ fn become_payload(job: &Isolation<'_>, ready: BorrowedFd<'_>) -> Result<Infallib
     }
 }
 
-/// What clone3(2) has made: there is nothing left to take.
+/// Made by clone3(2).
+pub const CGROUP: &[Step] = &[Step { name: "cgroup", due: always, take: |_| Ok(()), prove: in_cgroup }];
+
+/// Its root is the cgroup of whoever makes it, so this is done from inside.
+pub const CGROUP_NAMESPACE: &[Step] = &[Step {
+    name: "cgroup namespace",
+    due: always,
+    take: |_| unshare(CloneFlags::CLONE_NEWCGROUP),
+    prove: |plan| apart(plan, "cgroup", 4),
+}];
+
+/// What clone3(2) has made, too: there is nothing left to take. And what was made ready in the agent.
 pub const AROUND: &[Step] = &[
-    Step { name: "cgroup", due: always, take: |_| Ok(()), prove: in_cgroup },
+    Step { name: "environment", due: always, take: |_| Ok(()), prove: proofs::environment },
     Step { name: "mount namespace", due: always, take: |_| Ok(()), prove: |plan| apart(plan, "mnt", 1) },
     Step {
         name: "pid namespace",

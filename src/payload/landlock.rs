@@ -67,11 +67,10 @@ impl fmt::Display for Status {
 /// # Errors
 /// The own directory or the call that failed.
 pub fn restrict(payload: &Payload, own: &[&str]) -> Result<Status, StageError> {
-    if switched_off(payload) {
-        return Ok(Status::SwitchedOff);
+    let status = status(payload);
+    if !matches!(status, Status::Restricted(_)) {
+        return Ok(status);
     }
-    let Some(abi) = abi().filter(|&abi| abi >= FIRST_USEFUL_ABI) else { return Ok(Status::Absent) };
-
     let mut rules = vec![rule("/", READ)?, rule("/dev", USE)?, rule("/proc", USE)?];
     for path in own {
         rules.push(rule(path, tree())?);
@@ -82,7 +81,7 @@ pub fn restrict(payload: &Payload, own: &[&str]) -> Result<Status, StageError> {
         Ok(RulesetStatus::NotEnforced) => {
             Err(StageError { stage: "landlock: nothing enforced".to_owned(), errno: Errno::EINVAL })
         }
-        Ok(_) => Ok(Status::Restricted(abi)),
+        Ok(_) => Ok(status),
         Err(error) => Err(StageError { stage: format!("landlock: {error}"), errno: errno_of(&error) }),
     }
 }
@@ -91,9 +90,18 @@ fn switched_off(payload: &Payload) -> bool {
     payload.user_namespaces || payload.setuid_programs
 }
 
+/// What [`restrict`] comes to on this kernel.
+pub fn status(payload: &Payload) -> Status {
+    match abi() {
+        _ if switched_off(payload) => Status::SwitchedOff,
+        Some(abi) if abi >= FIRST_USEFUL_ABI => Status::Restricted(abi),
+        _ => Status::Absent,
+    }
+}
+
 /// Whether [`restrict`] restricts anything on this kernel.
 pub fn expected(payload: &Payload) -> bool {
-    !switched_off(payload) && abi().is_some_and(|abi| abi >= FIRST_USEFUL_ABI)
+    matches!(status(payload), Status::Restricted(_))
 }
 
 /// Whether [`restrict`] is in force, asked by what it alone answers with EACCES: a block device 0:0, which is no device,

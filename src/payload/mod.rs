@@ -15,12 +15,14 @@ pub mod reason;
 pub mod result;
 pub mod shell;
 pub mod steps;
+pub mod sysctl;
 pub mod view;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::libc;
 use nix::sys::statvfs::statvfs;
@@ -70,8 +72,10 @@ pub enum JobError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     /// A limit of its directory that the kernel does not have.
-    #[error("{path}: {what} is {found} and not {wanted}")]
+    #[error("verify {step}: {path}: {what} is {found} and not {wanted}")]
     Scratch {
+        /// Which step has set it.
+        step: &'static str,
         /// Which directory.
         path: String,
         /// `size` or `files`.
@@ -80,6 +84,14 @@ pub enum JobError {
         found: u64,
         /// Ours.
         wanted: u64,
+    },
+    /// A user that is not the job's alone.
+    #[error("verify fresh uid: {uid}: {why}")]
+    Stale {
+        /// Its number.
+        uid: u32,
+        /// Who has it.
+        why: String,
     },
     /// Every user of the range was used.
     #[error("no payload user is left of {start}-{end}")]
@@ -99,7 +111,7 @@ impl JobError {
             Self::Mount(error) => Some(error.errno()).filter(|&errno| errno != 0),
             Self::File { error, .. } | Self::Spawn(SpawnError::Fork(error)) => error.raw_os_error(),
             Self::Spawn(SpawnError::Stage(step)) => Some(step.errno as i32),
-            Self::Scratch { .. } | Self::NoUser { .. } => None,
+            Self::Scratch { .. } | Self::Stale { .. } | Self::NoUser { .. } => None,
         }
     }
 
@@ -157,10 +169,7 @@ impl Job {
         body: &[u8],
     ) -> Result<(Self, File), JobError> {
         mutation::choose(body);
-        let uid = ids::PAYLOAD.start + if mutation::taken("fresh uid") { number } else { 0 };
-        if !ids::PAYLOAD.contains(&uid) {
-            return Err(JobError::NoUser { start: ids::PAYLOAD.start, end: ids::PAYLOAD.end - 1 });
-        }
+        let uid = fresh_user(number)?;
         let name = format!("job-{}", number + 1);
         let cgroup = Cgroup::create(&name)?;
         cgroup.limit(Limits {
@@ -182,15 +191,17 @@ impl Job {
             dir: &dir.0,
             device,
             cgroup: &cgroup.own_path(),
+            cgroup_id: cgroup.id()?,
             program: Vectors::new(policy.command.words(), &[]).map_err(SpawnError::from)?,
             filter: filter::program(policy),
             output: writer,
             input: None,
             process: isolation::PROGRAM,
             outside,
+            features,
             disk: disk.as_ref(),
         };
-        let environment = environment(&job, &name, token, features);
+        let environment = environment(&job, &name, token);
         job.program = Vectors::new(policy.command.words(), &environment).map_err(SpawnError::from)?;
         let (shell, inside) = match policy.console_shell {
             true => shell::pipes().map(|(shell, inside)| (Some(shell), Some(inside))),
@@ -324,7 +335,7 @@ impl JobDir {
         ];
         for (step, what, found, wanted) in limits {
             if found != wanted && !mutation::removed(step) {
-                return Err(JobError::Scratch { path: dir.0.clone(), what, found, wanted });
+                return Err(JobError::Scratch { step, path: dir.0.clone(), what, found, wanted });
             }
         }
         Ok(dir)
@@ -406,6 +417,27 @@ impl JobDir {
     }
 }
 
+/// The last user of a job.
+static LAST: AtomicU32 = AtomicU32::new(0);
+
+/// A user whom no job has had. Whoever had one before has ended: that none of its processes is left is looked at then.
+fn fresh_user(number: u32) -> Result<u32, JobError> {
+    let uid = ids::PAYLOAD.start + if mutation::taken("fresh uid") { number } else { 0 };
+    if !ids::PAYLOAD.contains(&uid) {
+        return Err(JobError::NoUser { start: ids::PAYLOAD.start, end: ids::PAYLOAD.end - 1 });
+    }
+    if mutation::removed("fresh uid") {
+        return Ok(uid);
+    }
+    let last = LAST.fetch_max(uid, Ordering::Relaxed);
+    let stale = |why| Err(JobError::Stale { uid, why });
+    match lurkers::of(uid).first() {
+        _ if uid <= last => stale(format!("the last was {last}")),
+        Some(process) => stale(format!("it has {process} already")),
+        None => Ok(uid),
+    }
+}
+
 /// The image's accounts and the job's own.
 fn accounts(path: &str, own: &str) -> String {
     with_account(&fs::read_to_string(path).unwrap_or_default(), own)
@@ -419,12 +451,7 @@ fn with_account(text: &str, own: &str) -> String {
 }
 
 /// Everything that the program's environment holds.
-fn environment(
-    isolation: &Isolation<'_>,
-    job: &str,
-    token: &Token,
-    features: &[(String, String)],
-) -> Vec<(String, String)> {
+fn environment(isolation: &Isolation<'_>, job: &str, token: &Token) -> Vec<(String, String)> {
     let inside = isolation.inside();
     let disk = isolation.disk_place();
     let home = format!("{inside}/home");
@@ -448,7 +475,7 @@ fn environment(
     let disk = disk.map(|place| ("USER_DISK".to_owned(), place));
     // A mutant hands on what the agent has.
     let more: Vec<_> = if mutation::taken("environment") { Vec::new() } else { std::env::vars().collect() };
-    pairs.into_iter().chain(disk).chain(features.iter().cloned()).chain(more).collect()
+    pairs.into_iter().chain(disk).chain(isolation.features.iter().cloned()).chain(more).collect()
 }
 
 #[cfg(test)]
@@ -468,12 +495,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_user_is_never_given_twice() {
+        assert_eq!(fresh_user(7).unwrap(), ids::PAYLOAD.start + 7);
+        let again = fresh_user(7).unwrap_err().to_string();
+        assert_eq!(again, "verify fresh uid: 66007: the last was 66007");
+        assert!(matches!(fresh_user(6), Err(JobError::Stale { .. })));
+        assert!(matches!(fresh_user(40_000), Err(JobError::NoUser { .. })));
+        assert!(fresh_user(8).is_ok());
+    }
+
     /// Every name that a token may leave out is that of a step.
     #[test]
     fn all_steps_can_be_left_out() {
         let limits = ["fresh uid", "memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "cpu.max"];
-        let agent = [&limits[..], &["scratch size", "scratch inodes", "environment", "keeper user"]].concat();
-        let tables = [keeper::AROUND, view::VIEW].into_iter().chain(steps::ROUNDS).flatten().map(|step| step.name);
+        let agent = [&limits[..], &["scratch size", "scratch inodes", "keeper user"]].concat();
+        let tables = [keeper::CGROUP, keeper::CGROUP_NAMESPACE, keeper::AROUND, view::VIEW]
+            .into_iter()
+            .chain(steps::ROUNDS)
+            .flatten()
+            .map(|step| step.name);
         let steps: std::collections::BTreeSet<&str> =
             agent.into_iter().chain(tables).filter(|name| *name != "mount namespace").collect();
         let names: std::collections::BTreeSet<&str> = mutation::NAMES.iter().copied().collect();

@@ -1,7 +1,8 @@
 //! What the kernel says of a process that has taken the drop, step by step.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::sched_getaffinity;
@@ -12,7 +13,9 @@ use nix::sys::stat::{FileStat, SFlag, fstat, major, minor};
 use nix::unistd::{Gid, Pid, Uid, getcwd, getgroups, getpid, getresgid, getresuid, getsid, setresgid, setresuid};
 
 use super::landlock;
+use super::shell::PROMPT;
 use super::steps::{OOM_SCORE, OUTPUT_MODE, Plan, TIMER_SLACK_NANOS, UMASK, limits};
+use crate::ids;
 use crate::sys::{credentials, priority, seccomp};
 
 /// No proof, with the reason.
@@ -127,8 +130,71 @@ pub(super) fn oom_score(_: &Plan<'_>) -> Proof {
     equal(path, score.trim_end(), OOM_SCORE)
 }
 
-pub(super) fn ambient(plan: &Plan<'_>) -> Proof {
-    equal("CapAmb", status(plan, "CapAmb"), NONE)
+/// Not by the text that other proofs share: it is too early for that.
+pub(super) fn ambient(_: &Plan<'_>) -> Proof {
+    let path = "/proc/self/status";
+    let now = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    equal("CapAmb", value(&now, "CapAmb").unwrap_or("absent"), NONE)
+}
+
+/// Names that a payload's environment may hold besides the site's features.
+const VARIABLES: [&str; 13] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "JOB_ID",
+    "TOKEN_ID",
+    "TOKEN_TRIES",
+    "TOKEN_FILE",
+    "RESULT_FILE",
+    "USER_DISK",
+];
+
+/// Of what execve(2) is about to get.
+pub(super) fn environment(plan: &Plan<'_>) -> Proof {
+    let job = plan.job().map_err(failed("plan"))?;
+    let shell = job.input.as_ref().map(|_| PROMPT.0);
+    let known = |name: &str| {
+        VARIABLES.contains(&name) || shell == Some(name) || job.features.iter().any(|(feature, _)| feature == name)
+    };
+    let names = job.program.environment.iter().map(|variable| variable.to_string_lossy());
+    let names = names.map(|variable| variable.split('=').next().unwrap_or_default().to_owned());
+    let mut seen = HashSet::new();
+    for name in names {
+        if !known(&name) {
+            return Err(format!("nobody meant {name} for it"));
+        }
+        if !seen.insert(name.clone()) {
+            return Err(format!("{name} is there twice"));
+        }
+    }
+    Ok(())
+}
+
+/// The status of this process's parent, in the numbers of whatever `/proc` is mounted here.
+pub(super) fn keeper(_: &Plan<'_>) -> String {
+    let own = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    format!("/proc/{}/status", value(&own, "PPid").unwrap_or_default())
+}
+
+/// That the process of this status, open since before, is the keeper and has no privilege.
+pub(super) fn is_nobody(mut status: File) -> Proof {
+    let mut text = String::new();
+    status.read_to_string(&mut text).map_err(|error| error.to_string())?;
+    nobody(&text)
+}
+
+fn nobody(status: &str) -> Proof {
+    let field = |key: &str| value(status, key).unwrap_or("absent");
+    let ids = [0; 4].map(|_| ids::KEEPER.to_string()).join("\t");
+    ["Uid", "Gid"].iter().try_for_each(|key| equal(key, field(key), &ids))?;
+    equal("Groups", field("Groups"), "")?;
+    let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
+    sets.iter().try_for_each(|key| equal(key, field(key), NONE))
 }
 
 pub(super) fn bounding_set(plan: &Plan<'_>) -> Proof {
@@ -239,6 +305,26 @@ mod tests {
         assert_eq!(value(text, "Groups"), Some(""));
         assert_eq!(value(text, "Cap"), None);
         assert_eq!(value(text, "CapBnd"), None);
+    }
+
+    #[test]
+    fn a_keeper_with_anything_is_somebody() {
+        let id = ids::KEEPER;
+        let ids = format!("{id}\t{id}\t{id}\t{id}");
+        let set = |key: &str| format!("Cap{key}:\t{NONE}\n");
+        let sets = ["Inh", "Prm", "Eff", "Bnd", "Amb"].map(set).concat();
+        let good = format!("Uid:\t{ids}\nGid:\t{ids}\nGroups:\t \n{sets}");
+        assert_eq!(nobody(&good), Ok(()));
+        for (was, is) in [
+            (format!("Uid:\t{ids}"), format!("Uid:\t{id}\t{id}\t0\t{id}")),
+            (format!("Gid:\t{ids}"), "Gid:\t0\t0\t0\t0".to_owned()),
+            ("Groups:\t".to_owned(), "Groups:\t0".to_owned()),
+            (set("Bnd"), "CapBnd:\t0000000000000001\n".to_owned()),
+        ] {
+            assert!(good.contains(&was));
+            assert!(nobody(&good.replace(&was, &is)).is_err(), "{is}");
+        }
+        assert!(nobody("").is_err());
     }
 
     #[test]

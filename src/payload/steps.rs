@@ -44,12 +44,14 @@ pub struct Plan<'a> {
     mortal: bool,
     status: OnceCell<String>,
     mounts: OnceCell<String>,
+    /// What exactly a step failed at, where it knows.
+    fault: OnceCell<String>,
 }
 
 impl<'a> Plan<'a> {
     /// A process of ctxinit's without any privilege.
     pub fn role(id: u32) -> Self {
-        Self { id, job: None, mortal: false, status: OnceCell::new(), mounts: OnceCell::new() }
+        Self { id, job: None, mortal: false, status: OnceCell::new(), mounts: OnceCell::new(), fault: OnceCell::new() }
     }
 
     /// The same, and it ends with the agent.
@@ -100,19 +102,26 @@ pub const UMASK: u32 = 0o077;
 pub const OUTPUT_MODE: u32 = 0o622;
 
 /// What a payload's processes may have at most.
-pub fn limits(job: &Isolation<'_>) -> [(Resource, rlim_t); 4] {
+pub fn limits(job: &Isolation<'_>) -> [(Resource, rlim_t); 6] {
     [
         // A core file is nobody's business.
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_NOFILE, job.policy.open_files.into()),
         (Resource::RLIMIT_MEMLOCK, MEMLOCK),
         (Resource::RLIMIT_MSGQUEUE, MSGQUEUE),
+        // Neither a real-time priority nor a better nice value, which 0 is none of.
+        (Resource::RLIMIT_RTPRIO, 0),
+        (Resource::RLIMIT_NICE, 0),
     ]
 }
 
 /// The whole drop: each step of a round is taken, then each is proved. Behind a wall less can be asked, as a refusal could
 /// be the wall's; so each of these is a round of its own.
-pub const ROUNDS: [&[Step]; 3] = [DROP, LANDLOCK, SECCOMP];
+pub const ROUNDS: [&[Step]; 5] = [AMBIENT, DROP, PLACE, LANDLOCK, SECCOMP];
+
+/// Later steps would empty it as well, and its proof would be theirs.
+const AMBIENT: &[Step] =
+    &[Step { name: "ambient", due: always, take: |_| credentials::clear_ambient_set(), prove: proofs::ambient }];
 
 const DROP: &[Step] = &[
     Step { name: "signals", due: payload, take: |_| signals::reset(), prove: proofs::signals },
@@ -161,7 +170,6 @@ const DROP: &[Step] = &[
         take: |_| fs::write("/proc/self/oom_score_adj", OOM_SCORE).map_err(errno),
         prove: proofs::oom_score,
     },
-    Step { name: "ambient", due: always, take: |_| credentials::clear_ambient_set(), prove: proofs::ambient },
     Step {
         name: "bounding set",
         due: no_setuid,
@@ -198,16 +206,17 @@ const DROP: &[Step] = &[
         take: |_| credentials::die_with_parent(),
         prove: proofs::death_signal,
     },
-    // As the user: a network file system may let root in nowhere.
-    Step {
-        name: "chdir",
-        due: payload,
-        take: |plan| chdir(plan.job()?.home().as_str()),
-        prove: proofs::working_directory,
-    },
     Step { name: "no_new_privs", due: no_setuid, take: |_| prctl::set_no_new_privs(), prove: proofs::no_new_privs },
     Step { name: "close_range", due: payload, take: |_| credentials::close_on_exec(), prove: proofs::descriptors },
 ];
+
+/// As the user, whom the round before has proved: a network file system may let root in nowhere.
+const PLACE: &[Step] = &[Step {
+    name: "chdir",
+    due: payload,
+    take: |plan| chdir(plan.job()?.home().as_str()),
+    prove: proofs::working_directory,
+}];
 
 const LANDLOCK: &[Step] = &[Step {
     name: "landlock",
@@ -216,7 +225,11 @@ const LANDLOCK: &[Step] = &[Step {
         let job = plan.job()?;
         let own = job.own_places();
         let own: Vec<&str> = own.iter().map(String::as_str).collect();
-        landlock::restrict(job.policy, &own).map(drop).map_err(|error| error.errno)
+        landlock::restrict(job.policy, &own).map(drop).map_err(|error| {
+            // Which place it was.
+            let _ = plan.fault.set(error.stage);
+            error.errno
+        })
     },
     prove: proofs::landlock,
 }];
@@ -286,7 +299,10 @@ pub fn take(steps: &[Step], plan: &Plan<'_>) -> Result<(), StageError> {
         return Err(StageError { stage: "refuse uid 0".to_owned(), errno: Errno::EINVAL });
     }
     let mut due = steps.iter().filter(|step| (step.due)(plan) && mutation::taken(step.name));
-    due.try_for_each(|step| (step.take)(plan).map_err(StageError::at(step.name)))
+    due.try_for_each(|step| {
+        let stage = || plan.fault.get().map_or(step.name, String::as_str).to_owned();
+        (step.take)(plan).map_err(|errno| StageError { stage: stage(), errno })
+    })
 }
 
 /// What the kernel says of this process, not what was asked for.

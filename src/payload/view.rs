@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
-use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, FsType, PROC_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, DEVPTS_SUPER_MAGIC, FsType, PROC_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::FsFlags;
 
 use super::steps::Plan;
@@ -25,6 +25,7 @@ use crate::sys::mount::{Forbids, forbid};
 /// What all jobs of a machine share, and none can write to.
 const SHARED: &str = "/run/ctxinit/cell";
 const DEV: &str = "/run/ctxinit/cell/dev";
+const CGROUPS: &str = "/sys/fs/cgroup";
 const EMPTY: &str = "/run/ctxinit/cell/empty";
 
 /// Device nodes: name, major and minor number (kernel: admin-guide/devices.txt). What makes none of them is not there.
@@ -127,6 +128,13 @@ pub const VIEW: &[Step] = &[
             over("/etc/group", &format!("{dir}/etc/group"))
         },
         prove: |plan| is("/etc/passwd", plan, "etc/passwd").and_then(|()| is("/etc/group", plan, "etc/group")),
+    },
+    // The machine's shows the cgroups of all. A mount of its own the kernel refuses there, as it is the same file system.
+    Step {
+        name: "own cgroup",
+        due: always,
+        take: |plan| over(CGROUPS, &format!("{CGROUPS}{}", plan.job()?.cgroup)),
+        prove: cgroup_is_own,
     },
     Step {
         name: "read-only sys",
@@ -273,8 +281,15 @@ fn pts_are_own() -> Proof {
     super::proofs::equal("entries in /dev/pts", entries.count(), 1)
 }
 
+fn cgroup_is_own(plan: &Plan<'_>) -> Proof {
+    is_of(CGROUPS, CGROUP2_SUPER_MAGIC, FsFlags::ST_NOSUID | FsFlags::ST_NODEV | FsFlags::ST_NOEXEC)?;
+    let job = plan.job().map_err(|errno| format!("plan: {errno}"))?;
+    let found = fs::metadata(CGROUPS).map_err(|error| format!("{CGROUPS}: {error}"))?;
+    super::proofs::equal("its root", found.ino(), job.cgroup_id)
+}
+
 fn sys_is_read_only(_: &Plan<'_>) -> Proof {
-    for place in ["/sys", "/sys/fs/cgroup"] {
+    for place in ["/sys", CGROUPS] {
         let found = statfs(place).map_err(|errno| format!("{place}: {errno}"))?;
         if !found.flags().contains(FsFlags::ST_RDONLY) {
             return Err(format!("{place} can be written to"));
