@@ -11,6 +11,7 @@ use super::{Attempt, Scene, Tried, any, attempt, denied, escaped, seen};
 pub const ATTEMPTS: &[Attempt] = &[
     attempt("pid-namespace", "the machine's numbers of processes", |_| is_first("pid", 4_026_531_836)),
     attempt("ipc-namespace", "the machine's ipc", |_| is_first("ipc", 4_026_531_839)),
+    attempt("cgroup-namespace", "the machine's names of cgroups", |_| is_first("cgroup", 4_026_531_835)),
     attempt("unshare-user", "a user namespace", |_| unshare(libc::CLONE_NEWUSER)),
     attempt("unshare-mount", "a mount namespace", |_| unshare(libc::CLONE_NEWNS)),
     attempt("unshare-pid", "a pid namespace", |_| unshare(libc::CLONE_NEWPID)),

@@ -102,8 +102,12 @@ fn cgroup_member(_: &Scene) -> Tried {
 
 fn cgroup_view(_: &Scene) -> Tried {
     let count = cgroups().len();
-    let readable = fs::read_to_string("/sys/fs/cgroup/cgroup.procs").is_ok();
-    if readable { seen(format!("{count} cgroups")) } else { denied("none to be seen") }
+    // A job has one and makes none, and that of a machine is the parent of others.
+    match fs::metadata("/sys/fs/cgroup/memory.max") {
+        Ok(_) if count == 1 => denied("its own alone"),
+        Err(_) if count == 1 => denied("none to be seen"),
+        _ => seen(format!("{count} cgroups")),
+    }
 }
 
 /// Children that wait for their end.

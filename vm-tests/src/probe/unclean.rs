@@ -43,7 +43,9 @@ fn spoil() -> Result<(), Errno> {
     call!(libc::SYS_ioprio_set, 1, 0, 1 << 13)?;
     call!(libc::SYS_prctl, libc::PR_SET_TIMERSLACK, 1_000_000, 0, 0, 0)?;
     call!(libc::SYS_sched_setaffinity, 0, 8, &[1u64])?;
-    for resource in [libc::RLIMIT_CORE, libc::RLIMIT_MEMLOCK, libc::RLIMIT_MSGQUEUE] {
+    let limits =
+        [libc::RLIMIT_CORE, libc::RLIMIT_MEMLOCK, libc::RLIMIT_MSGQUEUE, libc::RLIMIT_RTPRIO, libc::RLIMIT_NICE];
+    for resource in limits {
         call!(libc::SYS_prlimit64, 0, resource as i64, &[u64::MAX, u64::MAX], 0)?;
     }
     call!(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE as i64, &[1 << 20, 1 << 20], 0)?;

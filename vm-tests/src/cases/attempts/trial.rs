@@ -197,17 +197,41 @@ fn take_back(site: &Site, over: &AtomicBool) {
     }
 }
 
-/// How an attempt of a job went. One that says nothing was killed with its job, which is an answer too; a job that did
-/// not run is none.
+/// Attempts that may have no time to say how they went: the kernel's killer takes a job whole.
+const FOR_MEMORY: [&str; 3] = ["memory-bomb", "oom-survivor", "memfd-bomb"];
+const NO_MEMORY: &str = "killed for lack of memory";
+
+/// How a job with this attempt alone may end, if all is well.
+pub fn may_end(name: &str, end: &str) -> bool {
+    end == "exit 0" || (FOR_MEMORY.contains(&name) && end == NO_MEMORY)
+}
+
+/// How an attempt of a job went. Of some the end of the job is the answer, if it is theirs; a job that did not run, or
+/// ended by anything else, is none.
 pub fn answer(outcome: &Outcome, label: &str, name: &str) -> Result<Line, String> {
     if let Some(line) = outcome.lines.iter().find(|line| line.label == label && line.name == name) {
         return Ok(line.clone());
     }
     match outcome.end_of(label) {
-        end if end.contains("killed") || end.contains("SIGKILL") => {
+        end if FOR_MEMORY.contains(&name) && end == NO_MEMORY => {
             let detail = format!("the job: {end}");
             Ok(Line { label: label.to_owned(), name: name.to_owned(), how: How::Denied, detail })
         }
         end => Err(format!("expected the job {label} to try {name}, it ended: {end}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_killer_of_memory_answers_for_an_attempt() {
+        assert!(may_end("fork-bomb", "exit 0") && may_end("memory-bomb", NO_MEMORY));
+        for (name, end) in
+            [("fork-bomb", NO_MEMORY), ("memory-bomb", "killed by SIGKILL"), ("cpu-bomb", "stopped after 60 s")]
+        {
+            assert!(!may_end(name, end), "{name}: {end}");
+        }
     }
 }
