@@ -15,7 +15,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, dup2_stdin, execveat, getpid, pipe2};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, execveat, getpid, pipe2};
 
 use super::isolation::{Isolation, namespace};
 use super::steps::{self, Plan, ROUNDS, Step};
@@ -78,7 +78,10 @@ fn set_up(
         steps::take(inner, &plan)?;
         steps::prove(inner, &plan).map_err(in_keeper)?;
     }
+    // The machine's: the view's own is proved by the payload.
+    let null = File::open("/dev/null").map_err(errno).map_err(StageError::at("keeper: /dev/null"))?;
     steps::take(view::VIEW, &plan)?;
+    steps::take(view::RUN, &plan)?;
     // Last, so that no other step covers it; nosuid and nodev are proved of it as of every mount.
     if let (Some(disk), Some(place)) = (job.disk, job.disk_place()) {
         mounted::attach(disk, &place).map_err(errno).map_err(StageError::at("user disk"))?;
@@ -99,17 +102,17 @@ fn set_up(
     let payload = start(job)?;
     shell.map(start).transpose()?;
     drop(ready);
-    become_nobody(&[status.as_raw_fd(), report.as_fd().as_raw_fd(), tell_ready.as_raw_fd()])?;
+    become_nobody(&null, &[status.as_raw_fd(), report.as_fd().as_raw_fd(), tell_ready.as_raw_fd(), null.as_raw_fd()])?;
     File::from(tell_ready).write_all(b"11").map_err(errno).map_err(StageError::at("keeper: ready"))?;
     Ok(payload)
 }
 
 /// Its memory holds what the agent's held, so no payload may look into it or signal it: another user, and none of the
 /// agent's descriptors.
-fn become_nobody(keep: &[i32]) -> Result<(), StageError> {
+fn become_nobody(null: &File, keep: &[i32]) -> Result<(), StageError> {
     launch::keep_only(keep).map_err(StageError::at("keeper: close descriptors"))?;
-    let null = File::open("/dev/null").map_err(errno).map_err(StageError::at("keeper: /dev/null"))?;
-    launch::streams(null.as_fd()).map_err(StageError::at("keeper: standard streams"))?;
+    let streams = dup2_stdin(null).and_then(|()| dup2_stdout(null)).and_then(|()| dup2_stderr(null));
+    streams.map_err(StageError::at("keeper: standard streams"))?;
     if !mutation::taken("keeper user") {
         return Ok(());
     }
@@ -145,7 +148,7 @@ fn become_payload(job: &Isolation<'_>, ready: BorrowedFd<'_>) -> Result<Infallib
     let plan = Plan::payload(job);
     // Open before the drop: of a process that it may not trace, a payload is not even told that it is there.
     let keeper = File::open(proofs::keeper(&plan)).map_err(errno).map_err(StageError::at("keeper: status"))?;
-    for proofs in [AROUND, view::VIEW] {
+    for proofs in [AROUND, view::RUN, view::VIEW] {
         steps::prove(proofs, &plan)?;
     }
     let [drop @ .., landlock, seccomp] = ROUNDS;

@@ -510,7 +510,7 @@ mod tests {
     fn all_steps_can_be_left_out() {
         let limits = ["fresh uid", "memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "cpu.max"];
         let agent = [&limits[..], &["scratch size", "scratch inodes", "keeper user"]].concat();
-        let tables = [keeper::CGROUP, keeper::CGROUP_NAMESPACE, keeper::AROUND, view::VIEW]
+        let tables = [keeper::CGROUP, keeper::CGROUP_NAMESPACE, keeper::AROUND, view::VIEW, view::RUN]
             .into_iter()
             .chain(steps::ROUNDS)
             .flatten()

@@ -12,9 +12,9 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{FileStat, SFlag, fstat, major, minor};
 use nix::unistd::{Gid, Pid, Uid, getcwd, getgroups, getpid, getresgid, getresuid, getsid, setresgid, setresuid};
 
-use super::landlock;
 use super::shell::PROMPT;
 use super::steps::{OOM_SCORE, OUTPUT_MODE, Plan, TIMER_SLACK_NANOS, UMASK, limits};
+use super::{landlock, mutation};
 use crate::ids;
 use crate::sys::{credentials, priority, seccomp};
 
@@ -191,10 +191,19 @@ pub(super) fn is_nobody(mut status: File) -> Proof {
 fn nobody(status: &str) -> Proof {
     let field = |key: &str| value(status, key).unwrap_or("absent");
     let ids = [0; 4].map(|_| ids::KEEPER.to_string()).join("\t");
-    ["Uid", "Gid"].iter().try_for_each(|key| equal(key, field(key), &ids))?;
-    equal("Groups", field("Groups"), "")?;
-    let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
-    sets.iter().try_for_each(|key| equal(key, field(key), NONE))
+    // What each step of its drop has made.
+    let rows = [
+        ("setresuid", "Uid", ids.as_str()),
+        ("setresgid", "Gid", &ids),
+        ("setgroups", "Groups", ""),
+        ("capset", "CapInh", NONE),
+        ("capset", "CapPrm", NONE),
+        ("capset", "CapEff", NONE),
+        ("bounding set", "CapBnd", NONE),
+        ("ambient", "CapAmb", NONE),
+    ];
+    let mut due = rows.iter().filter(|(step, ..)| !mutation::removed(step));
+    due.try_for_each(|(_, key, wanted)| equal(key, field(key), wanted))
 }
 
 pub(super) fn bounding_set(plan: &Plan<'_>) -> Proof {

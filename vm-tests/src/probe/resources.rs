@@ -19,7 +19,7 @@ use super::{Attempt, Needs, Scene, Tried, any, attempt, denied, escaped, seen};
 const PROCESSES: usize = 200;
 const MEMORY: usize = 192 << 20;
 const DISK: usize = 40 << 20;
-const INODES: usize = 20_000;
+const INODES: usize = 8_000;
 
 pub const ATTEMPTS: &[Attempt] = &[
     attempt("cgroup-view", "the tree of the machine's cgroups", cgroup_view).needs(Needs::Ctxinit),

@@ -79,8 +79,8 @@ const ROWS: &[Row] = &[
     row("affinity", "affinity"),
     row("timer slack", "timer-slack"),
     row("oom_score_adj", "oom-score"),
-    // Leaving uid 0 empties it, and so does capset.
-    Row { also: &["setresuid", "capset"], ..row("ambient", "ambient-set") },
+    // Leaving uid 0 empties it, and so does capset; with the rights that are left, no change of ids is for good.
+    Row { also: &["setresuid", "setresgid", "capset"], ..row("ambient", "ambient-set") },
     row("bounding set", "bounding-set"),
     row("securebits", "securebits,keep-caps"),
     row("setgroups", "groups"),
