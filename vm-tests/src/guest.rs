@@ -41,6 +41,8 @@ pub fn main(words: &[String]) -> ExitCode {
     match words.first().map(String::as_str) {
         Some(DAEMON) => return daemon(),
         Some(cases::hepix::COMPARE) => return cases::hepix::compare(),
+        Some(cases::fork_bomb::ASKER) => return cases::fork_bomb::ask(),
+        Some(cases::fork_bomb::WATCHER) => return cases::fork_bomb::watch(),
         Some(probe::unclean::SWAP) => return probe::unclean::swap(),
         Some(probe::HELPER) => return probe::help(),
         Some(probe::JUDGED) => return probe::judged(words.get(1..).unwrap_or_default()),

@@ -14,6 +14,7 @@ mod dirty;
 mod end_reasons;
 mod firewall;
 mod firewall_inbound;
+pub mod fork_bomb;
 mod guard_device;
 mod guard_good;
 mod guard_hostile;
@@ -77,6 +78,7 @@ pub const ALL: &[Case] = &[
     user_disk::NO_SOURCE,
     dhcp_silent::CASE,
     script_bombs::CASE,
+    fork_bomb::CASE,
     script_output::CASE,
     prolog_hangs::CASE,
     script_daemons::CASE,

@@ -6,6 +6,7 @@ use std::ffi::{CStr, c_long};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::Pid;
 
 /// One argument. Pointers come from references, so nothing dangles while the kernel looks at it.
@@ -86,6 +87,12 @@ pub fn fork(body: impl FnOnce() -> u8) -> Result<Pid, Errno> {
             unsafe { libc::_exit(status.into()) }
         }
     }
+}
+
+/// SIGTERM does nothing any more.
+pub fn ignore_term() -> Result<(), Errno> {
+    // SAFETY: no handler is set, so nothing runs when it comes.
+    unsafe { nix::sys::signal::signal(Signal::SIGTERM, SigHandler::SigIgn) }.map(drop)
 }
 
 /// clone(2) as fork(2) with more flags; the child is gone at once.
