@@ -80,12 +80,16 @@ const ROWS: &[Row] = &[
     row("timer slack", "timer-slack"),
     row("oom_score_adj", "oom-score"),
     // Leaving uid 0 empties it, and so does capset; with the rights that are left, no change of ids is for good.
-    Row { also: &["setresuid", "setresgid", "capset"], ..row("ambient", "ambient-set") },
+    Row { also: &["setresuid", "setresgid", "capset", "securebits", "bounding set"], ..row("ambient", "ambient-set") },
     row("bounding set", "bounding-set"),
     row("securebits", "securebits,keep-caps"),
     row("setgroups", "groups"),
     row("setresgid", "ids,setgid,setregid,setresgid"),
-    Row { also: &["chdir"], ..row("setresuid", "ids,setuid,setreuid,setresuid,shadow") },
+    // Root without any right does not even read the job's token, and there would be nobody to notice.
+    Row {
+        also: &["setresgid", "capset", "securebits", "bounding set", "chdir"],
+        ..row("setresuid", "ids,setuid,setreuid,setresuid,shadow")
+    },
     row("capset", "inheritable-set"),
     row("pdeathsig", "death-signal"),
     row("chdir", "working-directory"),
