@@ -44,6 +44,7 @@ pub fn main(words: &[String]) -> ExitCode {
         Some(cases::fork_bomb::ASKER) => return cases::fork_bomb::ask(),
         Some(cases::fork_bomb::WATCHER) => return cases::fork_bomb::watch(),
         Some(probe::unclean::SWAP) => return probe::unclean::swap(),
+        Some(probe::unclean::SPOILED) => return probe::unclean::spoiled(words.get(1..).unwrap_or_default()),
         Some(probe::HELPER) => return probe::help(),
         Some(probe::JUDGED) => return probe::judged(words.get(1..).unwrap_or_default()),
         _ => {}

@@ -88,7 +88,8 @@ fn parse(words: &[String]) -> Result<Wanted, String> {
         }
     }
     let named = |case: &&Case| filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter));
-    let cases: Vec<&Case> = cases::ALL.iter().filter(named).collect();
+    let whole = |case: &&Case| filters.contains(&case.name);
+    let cases: Vec<&Case> = cases::ALL.iter().filter(named).chain(cases::ON_DEMAND.iter().filter(whole)).collect();
     match cases.is_empty() {
         true => Err(format!("no case has a name with {}", filters.join(" or "))),
         false if list => Ok(Wanted::List(cases)),

@@ -20,6 +20,7 @@ mod guard_good;
 mod guard_hostile;
 pub mod hepix;
 mod hooks_order;
+mod judges;
 mod medium_absent;
 mod medium_faults;
 mod medium_kinds;
@@ -55,6 +56,9 @@ mod user_disk;
 mod whole_slice;
 
 use crate::case::Case;
+
+/// Those that run only when they are named whole: they say what others do.
+pub const ON_DEMAND: &[Case] = &[judges::CASE];
 
 /// Those that take longest come first, so that the last one does not run alone for long.
 pub const ALL: &[Case] = &[

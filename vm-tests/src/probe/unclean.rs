@@ -8,7 +8,7 @@ use std::os::fd::IntoRawFd;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::unistd::{Gid, execve, getpid};
+use nix::unistd::{Gid, execve, execvpe, getpid};
 
 use super::raw::call;
 
@@ -16,6 +16,8 @@ use super::raw::call;
 pub const CTXINIT: &str = "ctxinit";
 /// The word behind `guest` for swapping to every disk that is made for it.
 pub const SWAP: &str = "swap";
+/// The word for starting another program as uncleanly.
+pub const SPOILED: &str = "spoiled";
 /// A variable that no payload may see.
 const SECRET: &CStr = c"ROOT_SECRET=of process 1";
 
@@ -62,10 +64,24 @@ fn spoil() -> Result<(), Errno> {
 
 fn exec() -> Result<Infallible, Errno> {
     let path = CString::new(format!("/{CTXINIT}")).unwrap_or_default();
-    let environment: Vec<CString> =
-        std::env::vars().filter_map(|(key, value)| CString::new(format!("{key}={value}")).ok()).collect();
-    let environment: Vec<&CStr> = environment.iter().map(CString::as_c_str).chain([SECRET]).collect();
-    execve(&path, &[c"init"], &environment)
+    execve(&path, &[c"init"], &environment())
+}
+
+/// With the secret.
+fn environment() -> Vec<CString> {
+    let own = std::env::vars().filter_map(|(key, value)| CString::new(format!("{key}={value}")).ok());
+    own.chain([SECRET.to_owned()]).collect()
+}
+
+/// As root, for a program that is compared with ctxinit: the same start.
+pub fn spoiled(words: &[String]) -> std::process::ExitCode {
+    let words: Vec<CString> = words.iter().filter_map(|word| CString::new(word.as_str()).ok()).collect();
+    let started = spoil().and_then(|()| match words.first() {
+        Some(program) => execvpe(program, &words, &environment()),
+        None => Err(Errno::EINVAL),
+    });
+    println!("no spoiled start: {started:?}");
+    std::process::ExitCode::FAILURE
 }
 
 /// As root, in a script: memory beyond a job's must not come from a disk either.
