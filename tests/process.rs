@@ -281,7 +281,7 @@ fn payload(command: &[&str], change: fn(&mut Payload)) -> (Result<Exit, String>,
         serde_json::from_value(serde_json::json!({ "command": command, "open_files": 4096 })).unwrap();
     change(&mut policy);
     let _shared = ctxinit::payload::view::Shared::make(&policy).unwrap();
-    let dir = ctxinit::payload::JobDir::make("test", 4).unwrap();
+    let dir = ctxinit::payload::directory::JobDir::make("test", 4).unwrap();
     dir.furnish(66123, b"a token", false).unwrap();
     let home = |name: &str| format!("/run/ctxinit/{name}");
     let environment = [("PATH", launch::PATH.to_owned()), ("HOME", home("home")), ("TMPDIR", home("tmp"))];

@@ -101,7 +101,7 @@ impl Isolation<'_> {
 
     /// Where the user's disk is put, if there is one.
     pub fn disk_place(&self) -> Option<String> {
-        self.disk.as_ref().map(|_| format!("{}/{}", self.inside(), super::DISK))
+        self.disk.as_ref().map(|_| format!("{}/{}", self.inside(), super::directory::DISK))
     }
 
     /// A file of root's, that nobody else can read.

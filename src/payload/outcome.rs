@@ -5,7 +5,7 @@ use std::fmt;
 use nix::libc;
 use serde::Serialize;
 
-use super::JobError;
+use super::error::JobError;
 use super::reason::{Coded, Reason};
 use super::result::ResultError;
 use crate::cgroup;
