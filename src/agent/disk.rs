@@ -1,7 +1,10 @@
 //! The disk phase: the user's disk found, checked, made if the site wants that, mounted; and settled after each job.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::poll::PollFlags;
+use nix::sched::CloneFlags;
 use nix::unistd::{Uid, chown};
 
 use super::events::{DYING, Stop};
@@ -9,7 +12,7 @@ use super::output::Source;
 use super::report::{DiskState, UserDiskReport};
 use super::runner::{Done, Due, Fault, site_fault};
 use super::scripts;
-use super::{Agent, boot, guard, roles};
+use super::{Agent, boot, guard, left, roles};
 use crate::cgroup::{Cgroup, Limits};
 use crate::clock::Deadline;
 use crate::disk::find::{self, Found, Volume};
@@ -18,7 +21,7 @@ use crate::disk::policy::{Need, Uuid, Wanted};
 use crate::disk::{UserDisk, tools};
 use crate::image::policy::OnFailure;
 use crate::launch::{self, Program};
-use crate::sys::process::{self, Exit};
+use crate::sys::process::{self, Apart, Exit};
 use crate::{ids, text};
 
 /// Of the whole phase, seconds. A clean disk is mounted within one; a whole check, after errors, reads all metadata: some
@@ -172,7 +175,9 @@ fn make(agent: &mut Agent, deadline: Deadline, device: &str, uuid: Option<&Uuid>
 }
 
 /// Runs a program of the image on the disk: as a user who may open this one device and has no other right, since what
-/// it reads is a stranger's. Its output goes to the log; the last line of it comes back.
+/// it reads is a stranger's, and without a network. Its output goes to the log; the last line of it comes back.
+///
+/// Whoever of it lives on can write to what is mounted then, so nobody does.
 fn tool(
     agent: &mut Agent,
     deadline: Deadline,
@@ -186,28 +191,44 @@ fn tool(
     let limits =
         Limits { memory: scripts::memory_limit(u32::MAX, scripts::available()), pids: PIDS, cpu_percent: None };
     cgroup.limit(limits).map_err(|error| bad(&error))?;
-    let mut door = cgroup.door().map_err(|error| bad(&error))?;
+    let dir = cgroup.dir().map_err(|error| bad(&error))?;
     let (output, writer) = launch::output_pipe().map_err(|errno| bad(&errno))?;
     let environment = [("PATH".to_owned(), launch::PATH.to_owned())];
     let program = Program { dir: "/", words, environment: &environment };
     let owner = |uid: u32| chown(node, Some(Uid::from_raw(uid)), None).map_err(|errno| bad(&errno));
     owner(ids::DISK)?;
-    let started = process::spawn(|| {
-        launch::detach(Some(&mut door), &writer)?;
-        launch::become_user(ids::DISK)?;
-        launch::exec(&program)
+    // A network namespace also has its own abstract UNIX sockets.
+    let apart = Apart { cgroup: Some(dir.as_fd()), namespaces: CloneFlags::CLONE_NEWNET };
+    let started = process::begin_apart(&apart, |report| {
+        let steps = || {
+            launch::detach(None, &writer)?;
+            launch::become_user(ids::DISK)?;
+            launch::exec(&program)
+        };
+        let Err(error) = steps();
+        report.failed(&error)
     });
     drop(writer);
-    let ended = started.map_err(|error| bad(&error)).and_then(|child| {
+    let ended = started.map_err(|error| bad(&error)).and_then(|starting| {
+        // The image may lie on a file system that is gone: a child that hangs on its way counts as a tool that does.
+        let known = agent.events.wait(&[(starting.as_fd(), PollFlags::POLLIN)], deadline) == Ok(true);
+        let child = if known { starting.result().map_err(|error| bad(&error))? } else { starting.child };
         let source = Source { tag: tag.to_owned(), pid: child.pid().as_raw() as u32, job: None, show: true };
         let output = agent.events.add_bounded_output(output, source, OUTPUT_KB * 1024);
         let waited = agent.events.wait_child(&child, deadline);
-        if !matches!(waited, Ok(Some(_))) {
-            scripts::end_tree(&mut agent.events, &cgroup, &child, GRACE);
+        let over = matches!(waited, Ok(Some(_)));
+        if over && left::is_populated(&cgroup) {
+            log::warn!("{tag}: ended, and left running: {}", left::listed(&left::named(&cgroup.members())));
+        }
+        let empty = scripts::end_tree(&mut agent.events, &cgroup, &child, if over { Duration::ZERO } else { GRACE });
+        if !over {
             agent.events.bury(&child);
         }
         let last = agent.events.finish_output(output).tail.pop();
         let exit = waited?.ok_or_else(|| bad(&"it did not end in time"))?;
+        if !empty {
+            return Err(bad(&"a process of it cannot be killed"));
+        }
         Ok((exit, last.map(|line| format!("; last line: {line}")).unwrap_or_default()))
     });
     owner(0)?;
