@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Whom a payload may talk to. It is never reached from outside, and never reaches a metadata server.
+/// Whom a payload may talk to. It never reaches a metadata server, and nobody outside gets an answer of it; datagrams it
+/// hears, on a port that the site opens and no service of the site holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedNetwork")]
 pub struct Network {
