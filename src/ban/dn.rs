@@ -11,8 +11,15 @@
 //! ban of one is the ban of the other: a list that bans too much is noticed, one that bans too little is not. So a `/` in
 //! a value is not told from one between two parts, which the slash spelling cannot do either.
 //!
-//! A proxy certificate's name is its owner's with parts added: `CN=proxy` and `CN=limited proxy` (Globus), and a
-//! number behind another CN (RFC 3820). They are taken off at both sides, so that no proxy is a way round a ban.
+//! The parts of one place (`CN=Jan+UID=1`) have no order, and the slash spelling does not tell them from places of their
+//! own (`/UID=1/CN=Jan`). So a ban looks for a name's parts wherever they stand: [`Parts`].
+//!
+//! A byte that is no UTF-8 is taken for Latin-1, which old authorities wrote. A letter and a combining mark are refused:
+//! to tell that they are the same as the letter with its mark takes Unicode's tables.
+//!
+//! A proxy certificate's name is its owner's with parts added: `CN=proxy`, `CN=limited proxy` and `CN=restricted proxy`
+//! (Globus), and a number behind whoever it is (RFC 3820). They count for nothing at both sides, so that no proxy is a way
+//! round a ban.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -46,6 +53,9 @@ pub enum DnError {
     /// `/VO=atlas/GROUP=/atlas`, as the EDG middleware wrote groups.
     #[error("the old form /VO=.../GROUP=... is not taken; write the group as /atlas or /atlas/Role=pilot")]
     OldGroup,
+    /// U+0300 to U+036F.
+    #[error("the name holds the combining mark U+{:04X}; write the letter with its mark as one character", u32::from(*.0))]
+    Combining(char),
 }
 
 /// A name in the common form.
@@ -67,6 +77,65 @@ impl Dn {
         let owner = parts.get(..without_proxies(&parts)).unwrap_or_default();
         Ok(Self { whole: slashes(&parts), owner: slashes(owner) })
     }
+
+    /// Its parts, to compare.
+    pub fn parts(&self) -> Parts {
+        Parts::of(&self.whole)
+    }
+}
+
+/// The parts of a name in the common form, those of one place each by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts(Vec<Part>);
+
+impl Parts {
+    /// A `+` in a value is not told from one between two parts, as with `/`.
+    fn of(common: &str) -> Self {
+        let behind = |at: usize| at + 1 + common.get(at + 1..).map_or(0, |rest| rest.len() - rest.trim_start().len());
+        let starts = common.match_indices(['/', '+']).map(|(at, _)| at).filter(|&at| has_type(common, behind(at)));
+        let starts: Vec<usize> = starts.collect();
+        let ends = starts.iter().skip(1).copied().chain([common.len()]);
+        let part = |(&start, end): (&usize, usize)| {
+            let (kind, value) = common.get(start + 1..end)?.split_once('=')?;
+            // The end of a prefix may be a blank that counts.
+            let value = if end < common.len() { value.trim() } else { value.trim_start() };
+            Some(Part { kind: short_type(kind), value: value.to_owned() })
+        };
+        Self(starts.iter().zip(ends).filter_map(part).collect())
+    }
+
+    /// Whether it is `person`, a [`Dn::owner`], or a proxy of that.
+    pub fn are_of(&self, person: &str) -> bool {
+        let person = Self::of(person);
+        let mut left: Vec<Option<&Part>> = self.0.iter().map(Some).collect();
+        // A number behind `OU=People` is a person, and not a proxy of all of them.
+        let somebody = person.0.iter().any(Part::is_personal);
+        person.0.iter().all(|part| take(&mut left, |of| of == part))
+            && left.into_iter().flatten().all(|more| more.is_proxy() || somebody && more.is_number())
+    }
+
+    /// Whether it begins with this [`prefix`], where parts of one place may be in another order: what is passed over can
+    /// only be a person's.
+    pub fn begin_with(&self, prefix: &str) -> bool {
+        let begin = |whole: &[Part], more: &str| {
+            let mut left: Vec<Option<&Part>> = self.0.iter().map(Some).collect();
+            let found = whole.iter().all(|part| take(&mut left, |of| of == part))
+                && take(&mut left, |Part { kind, value }| format!("{kind}={value}").starts_with(more));
+            let last = left.iter().rposition(Option::is_none).unwrap_or_default();
+            found && left.iter().take(last).flatten().all(|part| part.is_personal())
+        };
+        let parts = Self::of(prefix).0;
+        let value =
+            parts.split_last().is_some_and(|(Part { kind, value }, whole)| begin(whole, &format!("{kind}={value}")));
+        // `/O=x/C*` may be the beginning of a type as well as of a value with a slash.
+        let kind = prefix.rsplit_once('/').filter(|(_, more)| !more.contains('='));
+        value || kind.is_some_and(|(whole, more)| begin(&Self::of(whole).0, more))
+    }
+}
+
+/// Takes the first of them that fits.
+fn take(left: &mut [Option<&Part>], fits: impl Fn(&Part) -> bool) -> bool {
+    left.iter_mut().find(|part| part.is_some_and(&fits)).and_then(Option::take).is_some()
 }
 
 /// What stands before a `*`, in the common form. Only the slash spelling has its root at the beginning.
@@ -92,6 +161,21 @@ struct Part {
     value: String,
 }
 
+impl Part {
+    /// Whether it tells one person from another.
+    fn is_personal(&self) -> bool {
+        matches!(self.kind.as_str(), "cn" | "uid" | "emailaddress" | "serialnumber")
+    }
+
+    fn is_proxy(&self) -> bool {
+        self.kind == "cn" && matches!(self.value.as_str(), "proxy" | "limited proxy" | "restricted proxy")
+    }
+
+    fn is_number(&self) -> bool {
+        self.kind == "cn" && !self.value.is_empty() && self.value.bytes().all(|byte| byte.is_ascii_digit())
+    }
+}
+
 fn slashes(parts: &[Part]) -> String {
     parts.iter().map(|Part { kind, value }| format!("/{kind}={value}")).collect()
 }
@@ -100,10 +184,8 @@ fn slashes(parts: &[Part]) -> String {
 fn without_proxies(parts: &[Part]) -> usize {
     let mut count = parts.len();
     while let Some([before, last]) = parts.get(count.wrapping_sub(2)..count) {
-        let number = !last.value.is_empty() && last.value.bytes().all(|byte| byte.is_ascii_digit());
-        let proxy = matches!(last.value.as_str(), "proxy" | "limited proxy");
-        // Some authorities number people (`/OU=People/CN=1234`); a proxy's number comes behind the person's CN.
-        if last.kind != "cn" || !(proxy || number && before.kind == "cn") {
+        // Some authorities number people (`/OU=People/CN=1234`); a proxy's number comes behind the person.
+        if !(last.is_proxy() || last.is_number() && before.is_personal()) {
             break;
         }
         count -= 1;
@@ -182,12 +264,12 @@ fn checked(parts: Vec<Part>) -> Result<Vec<Part>, DnError> {
 
 /// Whether `TYPE=` stands there: a name of letters, digits and `-`, or an OID.
 fn has_type(text: &str, at: usize) -> bool {
-    let Some((kind, _)) = text.get(at..).and_then(|rest| rest.split_once('=')) else { return false };
-    let kind = kind.trim_end_matches(' ');
-    !kind.is_empty()
-        && kind.len() <= 64
-        && kind.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+    let rest = text.get(at..).unwrap_or_default().as_bytes();
+    // It reads no further than it must: a list is compared with names that anybody made up.
+    let length = rest.iter().take_while(|&byte| byte.is_ascii_alphanumeric() || b"-.".contains(byte)).count();
+    (1..=64).contains(&length)
+        && rest.first().is_some_and(u8::is_ascii_alphanumeric)
+        && rest.iter().skip(length).find(|&&byte| byte != b' ') == Some(&b'=')
 }
 
 /// The types of grid names, by what OpenSSL, Java, Globus and RFC 4514 call them.
@@ -336,19 +418,22 @@ fn hex_pair(high: u8, low: u8) -> Option<u8> {
 /// A value's common form: no case, one blank where there were several, and nothing that ends a line.
 fn common(bytes: &[u8]) -> Result<String, DnError> {
     let mut out = String::new();
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                ' ' if out.is_empty() || out.ends_with(' ') => {}
-                // So that reading this form gives it again.
-                '\\' => out.push_str("\\\\"),
-                c if c.is_control() => {
-                    c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
-                }
-                c => out.extend(c.to_lowercase()),
+    let chars = bytes
+        .utf8_chunks()
+        .flat_map(|chunk| chunk.valid().chars().chain(chunk.invalid().iter().map(|&byte| char::from(byte))));
+    for c in chars {
+        match c {
+            ' ' if out.is_empty() || out.ends_with(' ') => {}
+            '\u{300}'..='\u{36f}' => return Err(DnError::Combining(c)),
+            // So that reading this form gives it again.
+            '\\' => out.push_str("\\\\"),
+            c if c.is_control() => {
+                c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
             }
+            // Its small form is two characters, the second a combining mark.
+            'İ' => out.push('i'),
+            c => out.extend(c.to_lowercase()),
         }
-        chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
     }
     out.truncate(out.trim_end_matches(' ').len());
     if out.is_empty() { Err(DnError::NoValue) } else { Ok(out) }
@@ -410,14 +495,25 @@ mod tests {
         assert_eq!(owner("CN=Jan+UID=j,O=x"), owner("UID=j+CN=Jan,O=x"));
         assert_eq!(owner(r"CN=J\C3\A4n,O=x"), "/o=x/cn=jän");
         assert_eq!(owner(r"/O=x/CN=J\xC3\xA4n"), owner("/O=x/CN=JÄN"));
-        assert_eq!(owner(r"/O=x/CN=a\xFFb\x0A"), r"/o=x/cn=a\xffb\x0a");
+        // A byte that is no UTF-8 is Latin-1, and U+0085 is a control character.
+        assert_eq!(owner(r"/O=x/CN=a\xD6b\x0A"), r"/o=x/cn=aöb\x0a");
+        assert_eq!(owner(r"/O=x/CN=a\x85b"), r"/o=x/cn=a\xc2\x85b");
+        assert_eq!(owner(&owner(r"/O=x/CN=a\x85b")), r"/o=x/cn=a\xc2\x85b");
         assert_eq!(owner(r"/O=x/CN=a\b"), owner(r"CN=a\\b,O=x"));
         assert_eq!(owner(r"CN=\ Jan\ ,O=x"), "/o=x/cn=jan");
     }
 
     #[test]
     fn a_proxy_is_its_owner() {
-        for more in ["", "/CN=proxy", "/CN=limited proxy", "/CN=Proxy/CN=Limited  Proxy", "/CN=1234567", "/CN=1/CN=2"] {
+        for more in [
+            "",
+            "/CN=proxy",
+            "/CN=limited proxy",
+            "/CN=Proxy/CN=Limited  Proxy",
+            "/CN=1234567",
+            "/CN=1/CN=2",
+            "/CN=restricted proxy",
+        ] {
             assert_eq!(owner(&format!("/O=x/CN=Jan{more}")), "/o=x/cn=jan", "{more}");
         }
         assert_eq!(owner("CN=123,CN=proxy,CN=Jan,O=x"), "/o=x/cn=jan");

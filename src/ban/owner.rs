@@ -221,6 +221,10 @@ mod tests {
             ("text/plain; owner", "a parameter without a value: owner"),
             ("text/plain; owner=\"/CN=a\"; owner=\"/CN=b\"", "two owners"),
             ("text/plain; vo=a; vo=b", "two VOs"),
+            (
+                "text/plain; owner=\"/O=x/CN=Ju\u{308}rgen\"",
+                "owner: the name holds the combining mark U+0308; write the letter with its mark as one character",
+            ),
             ("text/plain; vo=\"a b\"", "vo: not of the form /vo/group/Role=name"),
         ];
         for (text, why) in cases {

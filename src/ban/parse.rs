@@ -291,7 +291,13 @@ mod tests {
 
     #[test]
     fn a_wrong_line_is_named() {
-        let cases: [(&[u8], &str); 16] = [
+        let mark = ": the name holds the combining mark U+0308; write the letter with its mark as one character";
+        let (combined, escaped) =
+            (format!("ban.list:1{mark}: \"/CN=Ju\u{308}rgen\""), format!("ban.list:1{mark}: \"CN=Ju\\CC\\88r,O=x\""));
+        let cases: [(&[u8], &str); 19] = [
+            ("\"/CN=Ju\u{308}rgen\"\n".as_bytes(), &combined),
+            ("\"/CN=Ju\u{308}*\"\n".as_bytes(), &combined.replace("rgen", "*")),
+            (b"\"CN=Ju\\CC\\88r,O=x\"\n", &escaped),
             (b"", "ban.list: empty; a list that bans nobody says so in a comment"),
             (b"# x\n/atlas", "ban.list:2: the last line does not end; the list may be cut off"),
             (b"\"/O=x/CN=J\n", "ban.list:1: the quotation mark is not closed: \"/O=x/CN=J"),
