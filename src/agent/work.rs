@@ -107,7 +107,10 @@ fn serve(agent: &mut Agent, worker: &mut Worker, tally: &mut Tally) -> Result<Ve
         // Nothing is claimed that could not be decided about.
         if let Err(why) = worker.bans.ready() {
             match fault.next() {
-                Some(pause) => worker.wait_for_bans(agent, pause)?,
+                Some(pause) => {
+                    network::attend_or_warn(agent);
+                    worker.wait_for_bans(agent, pause)?;
+                }
                 None => return Ok(Verdict::refused(format!("nobody's work runs: {why}"))),
             }
             continue;
