@@ -1,6 +1,7 @@
-//! The gate before a job: whose work the site forbids, by the newest list that is known.
+//! The gate before a job: whose work the site forbids, by the CD's list and the newest one that was fetched.
 //!
-//! The CD's list counts from the first claim on. One that is fetched replaces it; a fetch that fails changes nothing at
+//! The CD's list holds as long as the machine lives: no server, and nobody on the way to one, lifts what it bans. A list
+//! that is fetched bans more, and replaces the one that was fetched before; a fetch that fails changes nothing at
 //! first, since a server's reboot must not stop a site's work. But a list that could not be fetched for four intervals
 //! is no list any more: who can cut a machine off from its site's bans must not run on it for ever.
 
@@ -19,7 +20,9 @@ use crate::verdict::Verdict;
 /// The site's word on whose work may run.
 #[derive(Debug, Default)]
 pub struct Bans {
+    /// The CD's.
     list: Option<(List, Version)>,
+    fetched: Option<(List, Version)>,
     /// Whether there ought to be one.
     wanted: bool,
     unknown: Unknown,
@@ -72,7 +75,7 @@ impl Bans {
             failures: 0,
             why: "it was not fetched yet".to_owned(),
         });
-        Ok(Self { list, wanted, unknown: site.unknown, stop_running: site.stop_running, refresh })
+        Ok(Self { list, wanted, unknown: site.unknown, stop_running: site.stop_running, fetched: None, refresh })
     }
 
     /// Whether there is a list to go by, if there ought to be one.
@@ -80,7 +83,7 @@ impl Bans {
     /// # Errors
     /// Why there is none.
     pub fn ready(&self) -> Result<(), String> {
-        match (&self.list, &self.refresh) {
+        match (self.lists().next(), &self.refresh) {
             (None, Some(Refresh { url, why, .. })) => Err(format!("no ban list from {url}: {why}")),
             (Some(_), Some(Refresh { url, fresh, grace, why, .. })) if fresh.passed() => {
                 let secs = grace.as_secs();
@@ -90,26 +93,33 @@ impl Bans {
         }
     }
 
-    /// Whether a job may start.
-    pub fn decide(&self, owner: &Owner) -> Decision {
-        match (self.ready(), &self.list) {
-            (Err(why), _) => Decision::NoList(why),
-            (Ok(()), Some((list, _))) => judge(owner, list, self.unknown),
-            (Ok(()), None) if self.wanted => Decision::NoList("there is no ban list".to_owned()),
-            (Ok(()), None) => Decision::Allowed,
+    /// The newest first.
+    fn lists(&self) -> impl Iterator<Item = &(List, Version)> {
+        self.fetched.iter().chain(&self.list)
+    }
+
+    /// Whether a job may start, and the list that says so; of two that allow it, the newer one.
+    pub fn decide(&self, owner: &Owner) -> (Decision, Option<&Version>) {
+        if let Err(why) = self.ready() {
+            return (Decision::NoList(why), self.lists().next().map(|(_, version)| version));
         }
+        let decisions = self.lists().map(|(list, version)| (judge(owner, list, self.unknown), Some(version)));
+        let rank = |decision: &Decision| match decision {
+            Decision::Banned { .. } => 0,
+            Decision::Allowed => 2,
+            _ => 1,
+        };
+        decisions.min_by_key(|(decision, _)| rank(decision)).unwrap_or_else(|| match self.wanted {
+            true => (Decision::NoList("there is no ban list".to_owned()), None),
+            false => (Decision::Allowed, None),
+        })
     }
 
     /// Whether a job that runs has to stop. Only a ban by name does that: nothing else came to be known of its owner.
     pub fn stops(&self, owner: &Owner) -> Option<Decision> {
-        let (list, _) = self.list.as_ref().filter(|_| self.stop_running)?;
-        let decision = judge(owner, list, Unknown::Allow);
-        matches!(decision, Decision::Banned { .. }).then_some(decision)
-    }
-
-    /// Which list it is, for the log.
-    pub fn version(&self) -> Option<&Version> {
-        self.list.as_ref().map(|(_, version)| version)
+        let mut decisions =
+            self.lists().filter(|_| self.stop_running).map(|(list, _)| judge(owner, list, Unknown::Allow));
+        decisions.find(|decision| matches!(decision, Decision::Banned { .. }))
     }
 
     /// The worker has fetched one. `body` is its typed form, `sha256` that of its bytes.
@@ -129,10 +139,10 @@ impl Bans {
         refresh.failures = 0;
         refresh.fresh = Deadline::after(refresh.grace);
         let version = Version { source: refresh.url.clone(), sha256 };
-        if self.list.as_ref().is_none_or(|(_, known)| known.sha256 != version.sha256) {
+        if self.fetched.as_ref().is_none_or(|(_, known)| known.sha256 != version.sha256) {
             audit::ban_list(&list, &version);
         }
-        self.list = Some((list, version));
+        self.fetched = Some((list, version));
     }
 
     /// The worker could not fetch it.
@@ -177,8 +187,8 @@ mod tests {
 
     #[test]
     fn without_any_list_everybody_may() {
-        assert_eq!(Bans::default().decide(&Owner::Unknown), Decision::Allowed);
-        assert_eq!(Bans::default().decide(&jan()), Decision::Allowed);
+        assert_eq!(Bans::default().decide(&Owner::Unknown).0, Decision::Allowed);
+        assert_eq!(Bans::default().decide(&jan()).0, Decision::Allowed);
         assert_eq!(read(None), None);
         assert!(read(Some(b"atlas\n".to_vec())).unwrap().unwrap_err().starts_with("ban.list:1: "));
     }
@@ -187,20 +197,20 @@ mod tests {
     fn a_list_that_is_fetched_counts_from_then_on() {
         let mut bans = bans(Duration::from_secs(60));
         let none = "no ban list from http://h/l: it was not fetched yet";
-        assert_eq!(bans.decide(&jan()), Decision::NoList(none.to_owned()));
+        assert_eq!(bans.decide(&jan()).0, Decision::NoList(none.to_owned()));
         let (sha256, body) = typed(b"# nobody\n");
         bans.take(sha256.clone(), &body);
-        assert_eq!((bans.decide(&jan()), bans.stops(&jan())), (Decision::Allowed, None));
-        assert_eq!(bans.decide(&Owner::Unknown), Decision::Unknown);
+        assert_eq!((bans.decide(&jan()).0, bans.stops(&jan())), (Decision::Allowed, None));
+        assert_eq!(bans.decide(&Owner::Unknown).0, Decision::Unknown);
         let (sha256, body) = typed(LIST);
         bans.take(sha256.clone(), &body);
         let banned = Decision::Banned { line: 1, rule: "/O=x/CN=Jan".to_owned() };
-        assert_eq!((bans.decide(&jan()), bans.stops(&jan())), (banned.clone(), Some(banned)));
+        assert_eq!((bans.decide(&jan()).0, bans.stops(&jan())), (banned.clone(), Some(banned)));
         // Who began without a name goes on without one.
         assert_eq!(bans.stops(&Owner::Unknown), None);
         bans.stop_running = false;
         assert_eq!(bans.stops(&jan()), None);
-        assert_eq!(bans.version().unwrap().sha256, sha256);
+        assert_eq!(bans.decide(&jan()).1.unwrap().sha256, sha256);
     }
 
     #[test]
@@ -214,12 +224,36 @@ mod tests {
         old.take(sha256.clone(), &body);
         old.missed("GET http://h/l: 500".to_owned());
         let why = "the ban list from http://h/l could not be fetched for 0 s: GET http://h/l: 500";
-        assert_eq!(old.decide(&jan()), Decision::NoList(why.to_owned()));
+        assert_eq!(old.decide(&jan()).0, Decision::NoList(why.to_owned()));
         // A worker that was taken over does not make lists of its own form.
         for (sha256, body) in [("x".to_owned(), body), (sha256, b"[{}]".to_vec())] {
             let mut bans = bans(Duration::from_secs(60));
             bans.take(sha256, &body);
-            assert!(bans.version().is_none() && bans.ready().is_err());
+            assert!(bans.fetched.is_none() && bans.ready().is_err());
         }
+    }
+
+    #[test]
+    fn the_list_of_the_cd_holds_whatever_is_fetched() {
+        let mut bans = bans(Duration::from_secs(60));
+        bans.list = read(Some(LIST.to_vec())).transpose().unwrap();
+        let piet = Owner::of_media_type(b"a/b; owner=\"/O=x/CN=Piet\"");
+        assert_eq!((bans.decide(&jan()).0.is_allowed(), bans.decide(&piet).0.is_allowed()), (false, true));
+        let (sha256, body) = typed(b"# nobody\n");
+        bans.take(sha256.clone(), &body);
+        assert!(!bans.decide(&jan()).0.is_allowed() && bans.stops(&jan()).is_some());
+        assert!(bans.decide(&piet).0.is_allowed());
+        let (sha256, body) = typed(b"\"/O=x/CN=Piet\"\n");
+        bans.take(sha256.clone(), &body);
+        assert!(!bans.decide(&jan()).0.is_allowed() && !bans.decide(&piet).0.is_allowed());
+        assert!(bans.stops(&jan()).is_some() && bans.stops(&piet).is_some());
+        // A ban says more than that somebody is not known.
+        let (sha256, body) = typed(b"/atlas\n");
+        bans.take(sha256.clone(), &body);
+        let atlas = Owner::of_media_type(b"a/b; vo=atlas");
+        let (decision, list) = bans.decide(&atlas);
+        assert!(matches!(decision, Decision::Banned { line: 1, .. }));
+        assert_eq!(list.map(|list| &list.source), Some(&"http://h/l".to_owned()));
+        assert_eq!(bans.decide(&jan()).1.map(|list| list.source.as_str()), Some(FILE));
     }
 }

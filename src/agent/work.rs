@@ -119,8 +119,8 @@ fn serve(agent: &mut Agent, worker: &mut Worker, tally: &mut Tally) -> Result<Ve
         tally.claims.answered(&answer);
         match answer {
             FromWorker::Claimed(token) => {
-                let decision = worker.bans.decide(&token.owner);
-                audit::authz(&token, &decision, worker.bans.version());
+                let (decision, list) = worker.bans.decide(&token.owner);
+                audit::authz(&token, &decision, list);
                 if !decision.is_allowed() {
                     // The pool hands out what was handed out least: one that comes again means that all have been here.
                     let pause = if refuse(agent, worker, tally, token, &decision)? {

@@ -8,11 +8,12 @@ use super::site::BaseUrl;
 use crate::ban::{FILE, judge::Unknown};
 use crate::image::policy::between;
 
-/// All of it. The list itself is `ban.list` on the CD, or comes from the URL, or both: then the newer one counts.
+/// All of it. The list itself is `ban.list` on the CD, or comes from the URL, or both: then each of them bans.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bans {
-    /// Where the list is fetched from again and again.
+    /// Where a list is fetched from again and again. Plain http too, for a network that the site trusts: it cannot lift
+    /// what the CD bans.
     pub refresh_url: Option<BaseUrl>,
     /// PEM file on the CD with the authorities that may have signed that server's certificate.
     pub ca: Option<String>,

@@ -71,9 +71,74 @@ impl Source {
         if answer.status().as_u16() != 200 {
             return Err(failed(&answer.status().as_u16()));
         }
+        // A body that only the connection's end ends may have lost its last lines, and still be a list.
+        let chunked = |value: &header::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+        let chunked = answer.version() == ureq::http::Version::HTTP_11
+            && answer.headers().get_all(header::TRANSFER_ENCODING).iter().any(chunked);
+        if !chunked && answer.body().content_length().is_none() {
+            return Err(failed(&"the answer does not say how long it is; the list may be cut off"));
+        }
         let mut bytes = Vec::new();
         // One byte more than the reader takes, so that it says what is wrong.
         let body = answer.into_body().into_reader().take(LONGEST as u64 + 1).read_to_end(&mut bytes);
         body.map(|_| bytes).map_err(|error| failed(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// What is made of this answer.
+    fn fetched(answer: &str) -> Result<String, String> {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/ban.list", server.local_addr().unwrap());
+        let answer = answer.to_owned();
+        let served = thread::spawn(move || {
+            let (stream, _) = server.accept().unwrap();
+            let mut lines = BufReader::new(&stream).lines();
+            while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            (&stream).write_all(answer.as_bytes()).unwrap();
+        });
+        let config = Config { url: url.clone(), ca: None, interval: Duration::from_secs(60) };
+        let limit = Duration::from_secs(10);
+        let pace = Pace { lock: limit, connect: limit, call: limit, farewell: limit };
+        let mut source = Source::new(&config, &pace).unwrap();
+        let (message, body) = source.fetch(limit);
+        served.join().unwrap();
+        match message {
+            FromWorker::BanList { .. } => Ok(String::from_utf8(body).unwrap()),
+            FromWorker::BanListFault { why } => Err(why.replace(&url, "URL")),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_is_no_list() {
+        let whole = fetched("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n/atlas\n/cms\n").unwrap();
+        assert!(whole.contains("/cms"));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n/atlas\n\r\n5\r\n/cms\n\r\n0\r\n\r\n";
+        assert_eq!(fetched(chunked), Ok(whole));
+        // Each ends behind a whole line.
+        for cut in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n/atlas\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n/atlas\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n/atlas\n\r\n5\r\n",
+        ] {
+            let why = fetched(cut).unwrap_err();
+            assert!(why.starts_with("GET URL: "), "{why}");
+        }
+        for endless in [
+            "HTTP/1.1 200 OK\r\n\r\n/atlas\n",
+            "HTTP/1.0 200 OK\r\n\r\n/atlas\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n/atlas\n",
+        ] {
+            let why = "GET URL: the answer does not say how long it is; the list may be cut off";
+            assert_eq!(fetched(endless), Err(why.to_owned()), "{endless}");
+        }
     }
 }
