@@ -170,6 +170,8 @@ pub const ALL: &[Case] = &[
     user_disk::REQUIRED,
     user_disk::TWO,
     user_disk::POWER_BUTTON,
+    user_disk::LEFT,
+    user_disk::TOOL_BUTTON,
     truncated_cd::CASE,
     bad_context::UNKNOWN_KEY,
     bad_context::BAD_VALUE,

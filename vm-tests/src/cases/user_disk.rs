@@ -12,6 +12,8 @@
 //! | `disk-no-source` | with a prolog.sh and a context.sh | nobody reads them |
 //! | `disk-two` | two with the label | neither is taken |
 //! | `disk-power-button` | in use when the button is pressed | unmounted in order |
+//! | `disk-left` | an e2fsck that leaves a process with the disk open | it is dead before a job starts |
+//! | `disk-tool-button` | an e2fsck that hangs when the button is pressed, and hears no SIGTERM | dead, and the machine ends |
 
 use std::env;
 use std::fs::{self, OpenOptions};
@@ -26,7 +28,7 @@ use serde_json::{Value, json};
 use crate::case::{Case, marker};
 use crate::disk::{Disk, SIZE, SIZE_XFS, programs};
 use crate::guest::{self, Job, PAYLOAD_USERS};
-use crate::machine::{Ended, Machine};
+use crate::machine::{Ended, Machine, Running};
 use crate::qmp;
 use crate::site::Site;
 use crate::stage::{Stage, policy_with};
@@ -49,6 +51,28 @@ pub const REQUIRED: Case = Case::new("disk-required", |stage| broken(stage, "req
 pub const NO_SOURCE: Case = Case::new("disk-no-source", no_source).with_payload(guest);
 pub const TWO: Case = Case::new("disk-two", two).with_payload(guest);
 pub const POWER_BUTTON: Case = Case::new("disk-power-button", power_button).with_payload(guest);
+pub const LEFT: Case = Case::new("disk-left", left).with_payload(guest);
+pub const TOOL_BUTTON: Case = Case::new("disk-tool-button", tool_button).with_payload(guest);
+
+/// Says which network devices it has; keeps the disk open for writing.
+const E2FSCK: &str = "#!/bin/sh
+exec 3<>$2
+echo devices: $(sed -n 's/:.*//p' /proc/self/net/dev) and no other
+";
+/// Stays.
+const LEAVES: &str = "(trap '' TERM; while :; do echo alive; sleep 1; done) &
+exit 0
+";
+/// Never comes back.
+const HANGS: &str = "trap '' TERM
+echo hanging
+while :; do sleep 1; done
+";
+/// When the jobs are over. Payloads see their own processes alone.
+const LOOK: &str = "[ $1 = stop ] || exit 0
+echo looks for tools
+grep -l 'Uid:.65545' /proc/[0-9]*/status | while read who; do echo left: $who; done
+";
 
 fn policy(need: &str) -> Value {
     policy_with(json!({"user_disk": {"need": need}}))
@@ -263,6 +287,44 @@ fn power_button(stage: &Stage) -> Result<(), String> {
     disk.expect_clean()?;
     let diary = disk.debugfs(&format!("cat {DIARY}"))?;
     if diary == "wait\n" { Ok(()) } else { Err(format!("expected the job's line on the disk, got {diary:?}")) }
+}
+
+/// The tool ends well; who it leaves behind does not get to write to what is mounted.
+fn left(stage: &Stage) -> Result<(), String> {
+    let ended = with_tool(stage, LEAVES, "first", |_| Ok(()))?;
+    ended.expect_end("200 1 tokens completed")?;
+    ended.expect_report("/user_disk/checked", "clean")?;
+    ended.expect_console("e2fsck: alive")
+}
+
+fn tool_button(stage: &Stage) -> Result<(), String> {
+    let ended = with_tool(stage, HANGS, "never", |machine| {
+        machine.wait_console("e2fsck: hanging")?;
+        machine.host_does(qmp::POWER_BUTTON)
+    })?;
+    ended.expect_end("100 the host asked for the end")?;
+    ended.expect_phase("work", None)
+}
+
+/// A machine whose e2fsck does this; nobody of it may live at the end, nor have had a network.
+fn with_tool(
+    stage: &Stage,
+    does: &str,
+    words: &str,
+    meanwhile: impl FnOnce(&Running) -> Result<(), String>,
+) -> Result<Ended, String> {
+    let disk = Disk::ext4(&stage.dir, "user.img", &["-L", LABEL])?;
+    let (site, context) = site(stage, &Value::Null)?;
+    site.fill(&[format!("{} {words}", stage.case.name).as_str()])?;
+    let e2fsck = format!("{E2FSCK}{does}");
+    let machine = disk.of(stage.tiny_with(&policy("require"), &[("sbin/e2fsck", &e2fsck)])?);
+    let machine = machine.cd(&stage.cd(&[("context.json", &context), ("epilog.sh", LOOK)])?).boot()?;
+    meanwhile(&machine)?;
+    let ended = machine.end()?;
+    ended.expect_console("epilog: looks for tools")?;
+    ended.expect_no_console("epilog: left: ")?;
+    ended.expect_console("e2fsck: devices: lo and no other")?;
+    Ok(ended)
 }
 
 /// What a job sees of it.
