@@ -18,6 +18,7 @@ pub const BROKEN: Case = Case::new("ban-broken", broken).with_payload(guest);
 pub const REFRESH: Case = Case { deadline: 180, ..Case::new("ban-refresh", refresh).with_payload(guest) };
 
 const JAN: &str = "/C=NL/O=nikhef/CN=Jan";
+const PIET: &str = "/C=NL/O=nikhef/CN=Piet";
 const AD: &str = "/C=NL/O=nikhef/CN=Ad";
 
 /// Each in the list by one spelling, and in the pool by the other.
@@ -27,17 +28,19 @@ fn listed(stage: &Stage) -> Result<(), String> {
     site.fill_as("text/plain; owner=\"/C=NL/O=nikhef/CN=Piet, Dr.\"", &["ban-listed piet"])?;
     site.fill_as("text/plain; vo=lhcb", &["ban-listed lhcb"])?;
     site.fill(&["ban-listed nobody"])?;
+    site.fill_as("text/plain; vo=atlas", &["ban-listed half"])?;
     site.fill_as(&format!("text/plain; owner=\"{AD}\"; vo=atlas"), &["ban-listed ad"])?;
     let list = format!("# bans\n\"{JAN}\" .ban\n\"CN=Piet\\, Dr.,O=nikhef,C=NL\"\n/lhcb\n");
     let cd = stage.cd(&[("context.json", &site.context()), ("ban.list", &list)])?;
     let ended = stage.tiny(&policy())?.cd(&cd).run()?;
     site.expect_record("payload", &stage.marker())?;
-    ended.expect_end("200 1 tokens completed, 4 refused")?;
+    ended.expect_end("200 1 tokens completed, 5 refused")?;
     for (token, decision) in [
         "banned by line 2: /C=NL/O=nikhef/CN=Jan",
         "banned by line 3: CN=Piet\\, Dr.,O=nikhef,C=NL",
         "banned by line 4: /lhcb",
         "refused: nobody says whose it is",
+        "refused: nobody says which person's it is, and the list bans persons",
     ]
     .into_iter()
     .enumerate()
@@ -54,7 +57,7 @@ fn listed(stage: &Stage) -> Result<(), String> {
     if results != ["ad"] {
         return Err(format!("expected the result of ad alone, found {results:?}"));
     }
-    site.expect_free(4)
+    site.expect_free(5)
 }
 
 fn broken(stage: &Stage) -> Result<(), String> {
@@ -76,9 +79,11 @@ fn refresh(stage: &Stage) -> Result<(), String> {
     let list = Page::serve("# nobody yet\n").map_err(|error| format!("list: {error}"))?;
     site.fill_as(&format!("text/plain; owner=\"{JAN}\""), &["ban-refresh jan"])?;
     site.fill_as(&format!("text/plain; owner=\"{AD}\""), &["ban-refresh ad"])?;
+    site.fill_as("text/plain; owner=\"CN=Piet,O=nikhef,C=NL\"", &["ban-refresh piet"])?;
     let bans = json!({"refresh_url": format!("http://{HOST}:{}/ban.list", list.port), "interval_secs": 10,
         "stop_running": true});
-    let cd = stage.cd(&[("context.json", &site.context_with(json!({"bans": bans})))])?;
+    let context = site.context_with(json!({"bans": bans}));
+    let cd = stage.cd(&[("context.json", &context), ("ban.list", &format!("\"{PIET}\"\n"))])?;
     let machine = stage.tiny(&policy())?.cd(&cd).boot()?;
     site.wait_record(Duration::from_secs(90), "jan runs")?;
     // One that cannot be read changes nothing yet.
@@ -87,14 +92,16 @@ fn refresh(stage: &Stage) -> Result<(), String> {
     list.change(&format!("\"{JAN}\"\n"));
     let ended = machine.end()?;
     site.expect_record("payload", &stage.marker())?;
-    ended.expect_end("200 1 tokens completed, 1 refused")?;
+    ended.expect_end("200 1 tokens completed, 2 refused")?;
     ended.expect_report("/tokens/0/end", format!("stopped: banned by line 1: {JAN}").as_str())?;
     ended.expect_report("/tokens/0/fate", "released")?;
+    // No list that was fetched names him.
+    ended.expect_report("/tokens/2/end", format!("banned by line 1: {PIET}").as_str())?;
     let results = site.values(RESULTS)?;
     if results != ["ad"] {
         return Err(format!("expected the result of ad alone, found {results:?}"));
     }
-    site.expect_free(1)
+    site.expect_free(2)
 }
 
 fn guest(job: &Job) -> Result<ExitCode, String> {
