@@ -108,9 +108,6 @@ const ROWS: &[Row] = &[
     ),
 ];
 
-/// What is known not to be noticed or proved as it should, and why. Once it is, its line here is a fault.
-const GAPS: &[(&str, &str)] = &[];
-
 const ALONE_ROWS: &[Row] = &[row("net namespace", "links")];
 
 fn host(stage: &Stage) -> Result<(), String> {
@@ -144,22 +141,12 @@ fn table(stage: &Stage, rows: &[Row], access: &str, name: &'static str) -> Resul
         let proof = outcome.end_of(&format!("skip-{}", word(row.step)));
         let good = outcome.end_of(&format!("good-{}", word(row.step)));
         table.row(&[row.step, &row.also.join(", "), &noticed, proof]);
-        let known = GAPS.iter().find(|(step, _)| *step == row.step);
-        let before = faults.len();
         if noticed.is_empty() {
             let end = outcome.end_of(&format!("without-{}", word(row.step)));
             faults.push(format!("without {}: nothing notices; the job: {end}", row.step));
         }
         if !(proof.starts_with("not started: ") && proof.contains(row.step)) {
             faults.push(format!("{} skipped: expected a proof that names it, the job: {proof}", row.step));
-        }
-        match known {
-            Some((_, why)) if faults.len() > before => {
-                faults.truncate(before);
-                println!("{name}: {}: a known gap: {why}", row.step);
-            }
-            Some(_) => faults.push(format!("{} is a gap no more: its line goes", row.step)),
-            None => {}
         }
         if good != "exit 0" {
             faults.push(format!("after {}: expected a good job, it ended: {good}", row.step));
