@@ -59,9 +59,10 @@ const E2FSCK: &str = "#!/bin/sh
 exec 3<>$2
 echo devices: $(sed -n 's/:.*//p' /proc/self/net/dev) and no other
 ";
-/// Stays.
-const LEAVES: &str = "(trap '' TERM; while :; do echo alive; sleep 1; done) &
-exit 0
+/// Ends when the one whom it leaves behind has spoken.
+const LEAVES: &str = "trap 'exit 0' USR1
+(trap '' TERM; echo alive; kill -USR1 $$; while :; do sleep 1; done) &
+wait
 ";
 /// Never comes back, and never is quiet.
 const HANGS: &str = "trap '' TERM
@@ -293,7 +294,8 @@ fn left(stage: &Stage) -> Result<(), String> {
     let ended = with_tool(stage, LEAVES, "first", |_| Ok(()))?;
     ended.expect_end("200 1 tokens completed")?;
     ended.expect_report("/user_disk/checked", "clean")?;
-    ended.expect_console("e2fsck: alive")
+    ended.expect_console("e2fsck: alive")?;
+    ended.expect_console("ctxinit: e2fsck: ended, and left running: e2fsck (")
 }
 
 fn tool_button(stage: &Stage) -> Result<(), String> {
