@@ -15,8 +15,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, pipe2, setsid};
 
 use crate::payload::steps::{self, Plan};
+use crate::starting::StageError;
 use crate::sys::credentials;
-use crate::sys::process::StageError;
 use crate::sys::signals;
 
 /// What a child becomes.

@@ -36,6 +36,7 @@ pub mod mounts;
 pub mod network;
 pub mod payload;
 pub mod script;
+pub mod starting;
 pub mod status;
 pub mod sys;
 pub mod syslog;

@@ -23,7 +23,8 @@ use ctxinit::launch::{self, Program, Vectors};
 use ctxinit::payload::filter;
 use ctxinit::payload::isolation::{Isolation, Outside, PROGRAM};
 use ctxinit::payload::keeper;
-use ctxinit::sys::process::{self, Child, Exit, SpawnError, StageError};
+use ctxinit::starting::{self, SpawnError, StageError};
+use ctxinit::sys::process::{self, Child, Exit};
 use ctxinit::sys::seccomp;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -79,7 +80,7 @@ fn run(command: &[&str], steps: fn() -> Result<(), StageError>) -> Result<(Exit,
     let (mut reader, writer) = launch::output_pipe().unwrap();
     let command = words(command);
     let environment = [("PATH".to_owned(), launch::PATH.to_owned())];
-    let child = process::spawn(|| -> Result<Infallible, StageError> {
+    let child = starting::spawn(|| -> Result<Infallible, StageError> {
         launch::detach(None, &writer)?;
         steps()?;
         launch::exec(&Program { dir: "/", words: &command, environment: &environment })
@@ -133,7 +134,7 @@ fn late_signal() {
 /// A pipe that nobody writes to stands for the file system of a program that is gone.
 fn hangs_on_its_way() {
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let starting = process::begin(|| {
+    let starting = starting::begin(|| {
         let _ = reader.read(&mut [0]);
         Err(StageError { stage: "wait".to_owned(), errno: Errno::EIO })
     })

@@ -14,7 +14,7 @@ use ctxinit::launch::{self, Program};
 use ctxinit::payload::Job;
 use ctxinit::payload::error::JobError;
 use ctxinit::payload::view::Shared;
-use ctxinit::sys::process::{self, StageError};
+use ctxinit::starting::{self, StageError};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::{dup2_stderr, dup2_stdout};
 
@@ -66,7 +66,7 @@ pub fn run(rounds: u32) -> Result<(), String> {
 fn by_exec(words: &[String]) -> Result<i64, String> {
     let begun = now();
     let (output, writer) = launch::output_pipe().map_err(|errno| errno.to_string())?;
-    let child = process::spawn(|| -> Result<Infallible, StageError> {
+    let child = starting::spawn(|| -> Result<Infallible, StageError> {
         dup2_stdout(&writer).and_then(|()| dup2_stderr(&writer)).map_err(StageError::at("output"))?;
         launch::exec(&Program { dir: "/", words, environment: &[] })
     });

@@ -21,7 +21,9 @@ use crate::disk::policy::{Need, Uuid, Wanted};
 use crate::disk::{UserDisk, tools};
 use crate::image::policy::OnFailure;
 use crate::launch::{self, Program};
-use crate::sys::process::{self, Apart, Exit};
+use crate::starting;
+use crate::sys::apart::Apart;
+use crate::sys::process::Exit;
 use crate::{ids, text};
 
 /// Of the whole phase, seconds. A clean disk is mounted within one; a whole check, after errors, reads all metadata: some
@@ -199,7 +201,7 @@ fn tool(
     owner(ids::DISK)?;
     // A network namespace also has its own abstract UNIX sockets.
     let apart = Apart { cgroup: Some(dir.as_fd()), namespaces: CloneFlags::CLONE_NEWNET };
-    let started = process::begin_apart(&apart, |report| {
+    let started = starting::begin_apart(&apart, |report| {
         let steps = || {
             launch::detach(None, &writer)?;
             launch::become_user(ids::DISK)?;

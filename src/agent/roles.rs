@@ -11,7 +11,8 @@ use super::channel::Channel;
 use super::events::{Events, Stop};
 use super::output::Source;
 use crate::clock::Deadline;
-use crate::sys::process::{self, Child, StageError};
+use crate::starting::StageError;
+use crate::sys::process::{self, Child};
 use crate::{launch, logging};
 
 /// Forks a role, which drops to `uid` for good and runs `body`; its log lines come back through the agent.

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::cgroup::CgroupError;
 use crate::mounts::MountError;
-use crate::sys::process::SpawnError;
+use crate::starting::SpawnError;
 
 /// Why a job was not started. None of its program has run.
 #[derive(Debug, Error)]

@@ -22,8 +22,10 @@ use super::steps::{self, Plan, ROUNDS, Step};
 use super::{mutation, proofs, view};
 use crate::disk::mounted;
 use crate::launch::{self, errno};
+use crate::starting::{self, Report, SpawnError, StageError, Starting};
+use crate::sys::apart::Apart;
 use crate::sys::credentials;
-use crate::sys::process::{self, Apart, Reaped, Report, SpawnError, StageError, Starting};
+use crate::sys::process::{self, Reaped};
 use crate::{ids, logging, network};
 
 /// Starts a keeper, which starts the payload. Its pipe tells how that ended, four bytes of [`process::Exit`]; its end
@@ -38,7 +40,7 @@ pub fn begin(
 ) -> Result<(Starting, File), SpawnError> {
     let (reader, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
     let apart = Apart { cgroup: cgroup.filter(|_| mutation::taken("cgroup")), namespaces: job.namespaces() };
-    let starting = process::begin_apart(&apart, |report| live(job, shell, writer, report))?;
+    let starting = starting::begin_apart(&apart, |report| live(job, shell, writer, report))?;
     Ok((starting, reader))
 }
 
@@ -90,10 +92,11 @@ fn set_up(
         network::loopback_up().map_err(|error| errno(error.source)).map_err(StageError::at("loopback"))?;
     }
     let (ready, tell_ready) = pipe2(OFlag::O_CLOEXEC).map_err(StageError::at("keeper: pipe"))?;
+    let ready = File::from(ready);
     // Each has the way to say what failed, too.
     let start = |job: &Isolation<'_>| {
         let started = process::fork(|| {
-            let Err(error) = become_payload(job, ready.as_fd());
+            let Err(error) = become_payload(job, &ready);
             report.failed(&error)
         });
         // By its number alone: it is ours to reap, and no descriptor of it outlives the closing of all.
@@ -144,7 +147,7 @@ fn keep(payload: Pid, status: OwnedFd) -> i32 {
 }
 
 /// The drop, its proofs, and the program.
-fn become_payload(job: &Isolation<'_>, ready: BorrowedFd<'_>) -> Result<Infallible, StageError> {
+fn become_payload(job: &Isolation<'_>, mut ready: &File) -> Result<Infallible, StageError> {
     let plan = Plan::payload(job);
     // Open before the drop: of a process that it may not trace, a payload is not even told that it is there.
     let keeper = File::open(proofs::keeper(&plan)).map_err(errno).map_err(StageError::at("keeper: status"))?;
@@ -166,11 +169,7 @@ fn become_payload(job: &Isolation<'_>, ready: BorrowedFd<'_>) -> Result<Infallib
         steps::prove(wall, &plan)?;
     }
     // Not before its keeper is nobody.
-    let mut word = [0];
-    let count = nix::unistd::read(ready, &mut word).map_err(StageError::at("wait for the keeper"))?;
-    if count == 0 {
-        return Err(StageError { stage: "keeper: it is gone".to_owned(), errno: process::WITNESS });
-    }
+    ready.read_exact(&mut [0]).map_err(errno).map_err(StageError::at("wait for the keeper"))?;
     if !mutation::removed("keeper user") {
         proofs::is_nobody(keeper)
             .map_err(|why| StageError { stage: format!("verify keeper user: {why}"), errno: Errno::EPERM })?;

@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::unlink;
 
 use crate::image::payload::Payload;
-use crate::sys::process::StageError;
+use crate::starting::StageError;
 
 pub use crate::sys::landlock::abi;
 

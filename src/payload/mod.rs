@@ -35,7 +35,8 @@ use crate::disk::UserDisk;
 use crate::ids;
 use crate::image::payload::Payload;
 use crate::launch::{self, Vectors};
-use crate::sys::process::{Child, Exit, SpawnError, StageError, Starting};
+use crate::starting::{SpawnError, StageError, Starting};
+use crate::sys::process::{Child, Exit};
 
 use directory::{DISK, JobDir};
 use error::JobError;

@@ -181,7 +181,7 @@ mod tests {
     use nix::errno::Errno;
 
     use super::*;
-    use crate::sys::process::{SpawnError, StageError};
+    use crate::starting::{SpawnError, StageError};
 
     #[test]
     fn ends_have_numbers() {

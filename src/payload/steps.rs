@@ -19,7 +19,7 @@ use nix::unistd::{Gid, Pid, Uid, chdir, setgroups, setresgid, setresuid, setsid}
 use super::isolation::Isolation;
 use super::{landlock, mutation, proofs};
 use crate::launch::{self, errno};
-use crate::sys::process::StageError;
+use crate::starting::StageError;
 use crate::sys::{credentials, priority, seccomp, signals};
 
 /// One step.

@@ -19,7 +19,7 @@ use crate::context::opennebula::START_SCRIPT;
 use crate::context::shell::{Variable, quoted};
 use crate::image::policy::ScriptLimits;
 use crate::launch::{self, Program};
-use crate::sys::process::{self, SpawnError, Starting};
+use crate::starting::{self, SpawnError, Starting};
 
 pub use check::{Fault, Interpreter, MAX_BYTES, examine, examine_file, fault, interpreter};
 pub use ready::{Ready, Unfit, ready};
@@ -152,7 +152,7 @@ pub fn start(script: &Script, ready: &Ready, variables: &[Variable], cgroup: &Cg
     let mut door = cgroup.door()?;
     let (output, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
     let program = Program { dir: &script.dir, words: &ready.words, environment: &environment };
-    let child = process::begin(|| {
+    let child = starting::begin(|| {
         launch::detach(Some(&mut door), &writer)?;
         launch::exec(&program)
     })?;

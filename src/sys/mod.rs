@@ -1,6 +1,7 @@
 //! The only unsafe code: system calls that no safe wrapper offers, each a few lines and a type.
 #![allow(unsafe_code)]
 
+pub mod apart;
 pub mod block;
 pub mod cdrom;
 pub mod credentials;
