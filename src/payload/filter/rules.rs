@@ -127,21 +127,13 @@ pub(super) const RULES: &[Rule] = &[
         answer: Errno::EAFNOSUPPORT,
         opened: Opened::Never,
     },
-    // Packets with headers of one's own making (SOCK_RAW, and SOCK_PACKET, which AF_INET turns into AF_PACKET).
+    // Of the internet's, packets with headers of one's own making (SOCK_RAW, and SOCK_PACKET, which AF_INET turns into
+    // AF_PACKET).
     Rule {
         calls: &[libc::SYS_socket],
         when: &[
-            is(0, libc::AF_INET),
-            bits_are_not(1, SOCKET_TYPE, libc::SOCK_STREAM),
-            bits_are_not(1, SOCKET_TYPE, libc::SOCK_DGRAM),
-        ],
-        answer: Errno::EPERM,
-        opened: Opened::Never,
-    },
-    Rule {
-        calls: &[libc::SYS_socket],
-        when: &[
-            is(0, libc::AF_INET6),
+            is_not(0, libc::AF_UNIX),
+            is_not(0, libc::AF_NETLINK),
             bits_are_not(1, SOCKET_TYPE, libc::SOCK_STREAM),
             bits_are_not(1, SOCKET_TYPE, libc::SOCK_DGRAM),
         ],
