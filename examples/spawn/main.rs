@@ -2,9 +2,10 @@
 //!
 //! `spawn race N` (root) starts this program N times in each of several ways, in turn, and prints a line of figures for
 //! each: by fork and exec alone, as a job of ctxinit's through the functions of its own, and by bwrap(1) with its strictest
-//! flags where there is one. `spawn watch N` looks at a machine while it works on N tokens.
+//! flags where there is one. `spawn native N` (root) does so on a machine that is no guest. `spawn watch N` looks at a machine while it works on N tokens.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a stop watch is a program of its own")]
 
+mod native;
 mod race;
 mod watch;
 
@@ -23,9 +24,10 @@ fn main() -> ExitCode {
             println!("{now}");
             Ok(())
         }
-        ["race", rounds] => number(rounds).and_then(race::run),
+        ["race", rounds] => number(rounds).and_then(race),
+        ["native", rounds] => number(rounds).and_then(native::run),
         ["watch", tokens] => number(tokens).and_then(watch::run),
-        _ => Err("usage: spawn first | race N | watch N".to_owned()),
+        _ => Err("usage: spawn first | race N | native N | watch N".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -34,6 +36,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn race(rounds: u32) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?.display().to_string();
+    race::run(&program, rounds, b"one line\n")
 }
 
 /// Nanoseconds of the monotonic clock, which all processes of a machine share.

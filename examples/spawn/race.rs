@@ -30,18 +30,18 @@ const BWRAP: &str = "/usr/bin/bwrap --unshare-all --die-with-parent --new-sessio
 /// One way: nanoseconds from the wish to the program.
 type Way<'a> = (&'static str, Box<dyn Fn(u32) -> Result<i64, String> + 'a>);
 
-/// Runs each way so many times, in turn, and prints their figures.
-pub fn run(rounds: u32) -> Result<(), String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?.display().to_string();
+/// Runs each way so many times, in turn, and prints their figures. `program` is this one, `token` a job's.
+pub fn run(program: &str, rounds: u32, token: &[u8]) -> Result<(), String> {
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let plain = words(&format!("{program} first"));
     let bwrap = words(&format!("{BWRAP} {program} first"));
-    let text = format!(r#"{{"command": ["{program}", "first"], "cpu_percent": 200}}"#);
+    // Fewer files than usual: a container's root may not raise that limit.
+    let text = format!(r#"{{"command": ["{program}", "first"], "cpu_percent": 200, "open_files": 1024}}"#);
     let policy: Payload = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     // What all jobs share; the agent makes it once.
     let _shared = Shared::make(&policy).map_err(|error| error.to_string())?;
     let mut ways: Vec<Way<'_>> = vec![("fork and exec", Box::new(|_| by_exec(&plain)))];
-    ways.push(("a job of ctxinit", Box::new(|number| by_job(&policy, number))));
+    ways.push(("a job of ctxinit", Box::new(|number| by_job(&policy, number, token))));
     if Path::new("/usr/bin/bwrap").exists() {
         ways.push(("bwrap", Box::new(|_| by_exec(&bwrap))));
     }
@@ -78,18 +78,19 @@ fn by_exec(words: &[String]) -> Result<i64, String> {
 }
 
 /// As the agent does it, from the claimed token to the program.
-fn by_job(policy: &Payload, number: u32) -> Result<i64, String> {
+fn by_job(policy: &Payload, number: u32, body: &[u8]) -> Result<i64, String> {
     let token = Token { id: "1".to_owned(), leases: Some(1), media_type: None, owner: Owner::Unknown };
     let begun = now();
     let said = |error: JobError| error.to_string();
-    let (mut job, output) = Job::begin(policy, &[], None, FIRST_JOB + number, &token, b"one line\n").map_err(said)?;
+    let (mut job, output) = Job::begin(policy, &[], None, FIRST_JOB + number, &token, body).map_err(said)?;
     let took = job.started().map_err(said).and_then(|()| told(output)).map(|then| then - begun);
     let empty = end(&job.cgroup);
     job.keeper().wait().map_err(|error| error.to_string())?;
     empty.and_then(|()| job.remove().map_err(said)).and(took)
 }
 
-fn end(cgroup: &Cgroup) -> Result<(), String> {
+/// Kills who is in it, and waits for the last of them.
+pub fn end(cgroup: &Cgroup) -> Result<(), String> {
     cgroup.kill().map_err(|error| error.to_string())?;
     let events = cgroup.events().map_err(|error| error.to_string())?;
     while populated(&events) {
