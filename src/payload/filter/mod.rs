@@ -44,14 +44,26 @@ const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const JUMP_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
+/// Call numbers in a section of the program, which the numbers behind it skip: the kernel runs the whole at loading, once for
+/// each number that there is. A section is as long as one jump goes at most.
+const SECTION: u32 = 32;
+
 /// The filter for a job of this policy, for [`crate::sys::seccomp::load`].
 pub fn program(payload: &Payload) -> Vec<sock_filter> {
     let containers = payload.user_namespaces || payload.setuid_programs;
+    let rules = RULES.iter().filter(|rule| !(containers && rule.opened == Opened::ForContainers));
+    let mut refused: Vec<(u32, &Rule)> =
+        rules.flat_map(|rule| rule.calls.iter().map(move |&call| (call as u32, rule))).collect();
+    // Those of one call stay in the order of the list.
+    refused.sort_by_key(|&(call, _)| call);
     let mut program = entry();
-    for rule in RULES.iter().filter(|rule| !(containers && rule.opened == Opened::ForContainers)) {
-        for &call in rule.calls {
-            refuse(&mut program, call as u32, rule);
-        }
+    for section in refused.chunk_by(|(one, _), (next, _)| one / SECTION == next / SECTION) {
+        let mut body = Vec::new();
+        section.iter().for_each(|&(call, rule)| refuse(&mut body, call, rule));
+        body.push(plain(RETURN, libc::SECCOMP_RET_ALLOW));
+        let end = section.first().map_or(0, |(call, _)| (call / SECTION + 1) * SECTION);
+        program.push(jump(JUMP_AT_LEAST, end, body.len() as u8, 0));
+        program.append(&mut body);
     }
     program.push(plain(RETURN, libc::SECCOMP_RET_ALLOW));
     program
