@@ -281,6 +281,9 @@ fn teardown_plan(table: &str) -> Vec<String> {
 
 /// A path as it is: the kernel writes blank, tab, newline and backslash in its tables as `\` and three octal digits.
 pub fn unescape(path: &str) -> String {
+    if !path.contains('\\') {
+        return path.to_owned();
+    }
     ["\\040", "\\011", "\\012", "\\134"]
         .iter()
         .zip([" ", "\t", "\n", "\\"])

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -85,7 +86,8 @@ pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Child> {
 
 /// A forked process would have copies of locks that other threads hold.
 pub(super) fn alone() -> io::Result<()> {
-    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+    // It has a directory for each thread; "." and ".." are the other two links.
+    if std::fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() > 3) {
         return Err(Errno::EBUSY.into());
     }
     Ok(())
