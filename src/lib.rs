@@ -35,6 +35,7 @@ pub mod logging;
 pub mod mounts;
 pub mod network;
 pub mod payload;
+pub mod procfs;
 pub mod script;
 pub mod starting;
 pub mod status;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::sched_getaffinity;
@@ -15,8 +15,8 @@ use nix::unistd::{Gid, Pid, Uid, getcwd, getgroups, getpid, getresgid, getresuid
 use super::shell::PROMPT;
 use super::steps::{OOM_SCORE, OUTPUT_MODE, Plan, TIMER_SLACK_NANOS, UMASK, limits};
 use super::{landlock, mutation};
-use crate::ids;
 use crate::sys::{credentials, priority, seccomp};
+use crate::{ids, procfs};
 
 /// No proof, with the reason.
 type Proof = Result<(), String>;
@@ -102,7 +102,7 @@ pub(super) fn ioprio(_: &Plan<'_>) -> Proof {
 
 pub(super) fn affinity(_: &Plan<'_>) -> Proof {
     let path = "/sys/devices/system/cpu/online";
-    let online = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let online = procfs::text(path).map_err(|error| format!("{path}: {error}"))?;
     let allowed = sched_getaffinity(Pid::from_raw(0)).map_err(failed("sched_getaffinity"))?;
     match cpus(&online).into_iter().find(|&cpu| !allowed.is_set(cpu).unwrap_or(true)) {
         Some(cpu) => Err(format!("processor {cpu} is not allowed")),
@@ -126,14 +126,14 @@ pub(super) fn timer_slack(_: &Plan<'_>) -> Proof {
 
 pub(super) fn oom_score(_: &Plan<'_>) -> Proof {
     let path = "/proc/self/oom_score_adj";
-    let score = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let score = procfs::text(path).map_err(|error| format!("{path}: {error}"))?;
     equal(path, score.trim_end(), OOM_SCORE)
 }
 
 /// Not by the text that other proofs share: it is too early for that.
 pub(super) fn ambient(_: &Plan<'_>) -> Proof {
     let path = "/proc/self/status";
-    let now = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let now = procfs::text(path).map_err(|error| format!("{path}: {error}"))?;
     equal("CapAmb", value(&now, "CapAmb").unwrap_or("absent"), NONE)
 }
 
@@ -177,15 +177,13 @@ pub(super) fn environment(plan: &Plan<'_>) -> Proof {
 
 /// The status of this process's parent, in the numbers of whatever `/proc` is mounted here.
 pub(super) fn keeper(_: &Plan<'_>) -> String {
-    let own = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let own = procfs::text("/proc/self/status").unwrap_or_default();
     format!("/proc/{}/status", value(&own, "PPid").unwrap_or_default())
 }
 
 /// That the process of this status, open since before, is the keeper and has no privilege.
-pub(super) fn is_nobody(mut status: File) -> Proof {
-    let mut text = String::new();
-    status.read_to_string(&mut text).map_err(|error| error.to_string())?;
-    nobody(&text)
+pub(super) fn is_nobody(status: File) -> Proof {
+    nobody(&procfs::rest(status).map_err(|error| error.to_string())?)
 }
 
 fn nobody(status: &str) -> Proof {

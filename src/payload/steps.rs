@@ -18,7 +18,9 @@ use nix::unistd::{Gid, Pid, Uid, chdir, setgroups, setresgid, setresuid, setsid}
 
 use super::isolation::Isolation;
 use super::{landlock, mutation, proofs};
+use crate::guard::mounts::{self, Mount};
 use crate::launch::{self, errno};
+use crate::procfs;
 use crate::starting::StageError;
 use crate::sys::{credentials, priority, seccomp, signals};
 
@@ -43,7 +45,7 @@ pub struct Plan<'a> {
     /// Whether it ends with its parent.
     mortal: bool,
     status: OnceCell<String>,
-    mounts: OnceCell<String>,
+    mounts: OnceCell<mounts::Table>,
     /// What exactly a step failed at, where it knows.
     fault: OnceCell<String>,
 }
@@ -74,12 +76,12 @@ impl<'a> Plan<'a> {
 
     /// The text of `/proc/self/status`, read once: after the last step that shows in it.
     pub fn status(&self) -> &str {
-        self.status.get_or_init(|| fs::read_to_string("/proc/self/status").unwrap_or_default())
+        self.status.get_or_init(|| procfs::text("/proc/self/status").unwrap_or_default())
     }
 
-    /// The text of `/proc/self/mountinfo`, read once.
-    pub fn mounts(&self) -> &str {
-        self.mounts.get_or_init(|| fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    /// The table of `/proc/self/mountinfo`, read once.
+    pub fn mounts(&self) -> &[Mount] {
+        self.mounts.get_or_init(|| mounts::parse(&procfs::text("/proc/self/mountinfo").unwrap_or_default()))
     }
 
     /// Whether setuid programs give what they say.

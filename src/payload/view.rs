@@ -17,7 +17,7 @@ use nix::sys::statvfs::FsFlags;
 
 use super::steps::Plan;
 use super::steps::Step;
-use crate::guard::mounts as table;
+use crate::guard::mounts::Mount;
 use crate::image::payload::Payload;
 use crate::mounts::{self, MountError};
 use crate::sys::mount::{Forbids, forbid};
@@ -236,9 +236,8 @@ fn nodev(plan: &Plan<'_>) -> Proof {
 }
 
 /// Every mount but those at these places has an option.
-fn every_mount(mountinfo: &str, option: &str, but: &[&str]) -> Proof {
-    let mounts = table::parse(mountinfo);
-    let has = |mount: &table::Mount| mount.options.split(',').any(|each| each == option);
+fn every_mount(mounts: &[Mount], option: &str, but: &[&str]) -> Proof {
+    let has = |mount: &Mount| mount.options.split(',').any(|each| each == option);
     match mounts.iter().find(|mount| !has(mount) && !but.contains(&mount.point.as_str())) {
         None if mounts.is_empty() => Err("/proc/self/mountinfo says nothing".to_owned()),
         None => Ok(()),
@@ -250,8 +249,7 @@ fn proc_is_own(plan: &Plan<'_>) -> Proof {
     is_of("/proc", PROC_SUPER_MAGIC, FsFlags::ST_NOSUID | FsFlags::ST_NODEV | FsFlags::ST_NOEXEC)?;
     let own = fs::read_link("/proc/self").map_err(|error| format!("/proc/self: {error}"))?;
     super::proofs::equal("/proc/self", own.to_string_lossy().as_ref(), std::process::id().to_string().as_str())?;
-    let mounts = table::parse(plan.mounts());
-    let top = mounts.iter().rev().find(|mount| mount.point == "/proc");
+    let top = plan.mounts().iter().rev().find(|mount| mount.point == "/proc");
     if top.is_some_and(|mount| mount.super_options.split(',').any(|each| each == "hidepid=ptraceable")) {
         Ok(())
     } else {
@@ -340,17 +338,18 @@ fn run_is_own(plan: &Plan<'_>) -> Proof {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::mounts::parse;
 
     #[test]
     fn one_mount_without_the_option_is_found() {
-        let table = "20 1 0:5 / / ro,nosuid,nodev,relatime - overlay overlay rw\n\
+        let text = "20 1 0:5 / / ro,nosuid,nodev,relatime - overlay overlay rw\n\
                      21 20 0:6 / /dev ro,nosuid,noexec shared:3 - tmpfs tmpfs rw\n\
                      22 20 0:7 / /proc rw,nosuid,nodev,noexec - proc proc rw,hidepid=ptraceable\n";
-        assert_eq!(every_mount(table, "nosuid", &[]), Ok(()));
-        assert_eq!(every_mount(table, "nodev", &["/dev"]), Ok(()));
-        assert_eq!(every_mount(table, "nodev", &[]).unwrap_err(), "/dev is mounted ro,nosuid,noexec");
-        let later = format!("{table}23 20 0:8 / /cvmfs/x rw,relatime - fuse cvmfs rw\n");
-        assert_eq!(every_mount(&later, "nosuid", &[]).unwrap_err(), "/cvmfs/x is mounted rw,relatime");
-        assert!(every_mount("", "nosuid", &[]).is_err());
+        assert_eq!(every_mount(&parse(text), "nosuid", &[]), Ok(()));
+        assert_eq!(every_mount(&parse(text), "nodev", &["/dev"]), Ok(()));
+        assert_eq!(every_mount(&parse(text), "nodev", &[]).unwrap_err(), "/dev is mounted ro,nosuid,noexec");
+        let later = format!("{text}23 20 0:8 / /cvmfs/x rw,relatime - fuse cvmfs rw\n");
+        assert_eq!(every_mount(&parse(&later), "nosuid", &[]).unwrap_err(), "/cvmfs/x is mounted rw,relatime");
+        assert!(every_mount(&[], "nosuid", &[]).is_err());
     }
 }
