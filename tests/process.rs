@@ -12,7 +12,7 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
@@ -44,6 +44,7 @@ const TESTS: &[Test] = &[
     ("a user has no way back to root", true, no_way_back),
     ("uid 0 is no user", true, not_root),
     ("a payload is shut in, and its keeper tells of its end", true, shut_in),
+    ("a payload waits for the word that its user is its own", true, waits_for_leave),
     ("a filtered program is refused what it may not call", false, filtered),
     ("a switch opens what containers are made with", false, filtered_with_a_switch),
     ("a filtered 32-bit program is killed", false, filtered_32_bit),
@@ -223,6 +224,24 @@ fn shut_in() {
     assert_eq!(child.wait().unwrap(), Exit::Code(0));
 }
 
+fn waits_for_leave() {
+    let child = child(|| {
+        drop(std::panic::take_hook());
+        private_machine();
+        for (word, error) in [
+            (
+                "verify fresh uid: it has sh (7) already",
+                "verify fresh uid: it has sh (7) already: EPERM: Operation not permitted",
+            ),
+            ("", "agent: it has not given leave: ECHILD: No child processes"),
+        ] {
+            assert_eq!(payload_told(&["/bin/true"], word, |_| {}).0.unwrap_err(), error);
+        }
+        0
+    });
+    assert_eq!(child.wait().unwrap(), Exit::Code(0));
+}
+
 const LOOK: &str = r#"
 echo pid $$ parent $PPID
 echo processes $(ls -d /proc/[0-9]* | wc -l)
@@ -277,6 +296,11 @@ fn private_machine() {
 
 /// How it ended, or the step that failed; and what it said.
 fn payload(command: &[&str], change: fn(&mut Payload)) -> (Result<Exit, String>, String) {
+    payload_told(command, keeper::LEAVE, change)
+}
+
+/// The same, after this word of the agent's.
+fn payload_told(command: &[&str], word: &str, change: fn(&mut Payload)) -> (Result<Exit, String>, String) {
     let cgroup = cgroup_of_test();
     let mut policy: Payload =
         serde_json::from_value(serde_json::json!({ "command": command, "open_files": 4096 })).unwrap();
@@ -288,6 +312,8 @@ fn payload(command: &[&str], change: fn(&mut Payload)) -> (Result<Exit, String>,
     let environment = [("PATH", launch::PATH.to_owned()), ("HOME", home("home")), ("TMPDIR", home("tmp"))];
     let environment = environment.map(|(name, value)| (name.to_owned(), value));
     let (mut reader, output) = launch::output_pipe().unwrap();
+    let (leave, give_leave) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    File::from(give_leave).write_all(word.as_bytes()).unwrap();
     let job = Isolation {
         policy: &policy,
         uid: 66123,
@@ -298,6 +324,7 @@ fn payload(command: &[&str], change: fn(&mut Payload)) -> (Result<Exit, String>,
         filter: filter::program(&policy),
         output,
         input: None,
+        leave: &leave,
         process: PROGRAM,
         outside: Outside::now().unwrap(),
         cgroup_id: cgroup.as_ref().map_or(0, |dir| dir.metadata().unwrap().ino()),

@@ -44,12 +44,12 @@ pub enum JobError {
         wanted: u64,
     },
     /// A user that is not the job's alone.
-    #[error("verify fresh uid: {uid}: {why}")]
+    #[error("verify fresh uid: {uid}: the last was {last}")]
     Stale {
         /// Its number.
         uid: u32,
-        /// Who has it.
-        why: String,
+        /// Of the job before.
+        last: u32,
     },
     /// Every user of the range was used.
     #[error("no payload user is left of {start}-{end}")]

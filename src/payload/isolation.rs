@@ -43,6 +43,8 @@ pub struct Isolation<'a> {
     pub output: OwnedFd,
     /// A pipe for its input; none for a program, which has an empty one.
     pub input: Option<OwnedFd>,
+    /// The agent's word, a byte: nobody else has its user. Anything else is why not.
+    pub leave: &'a OwnedFd,
     /// Its number in its pid namespace.
     pub process: i32,
     /// What the agent has, and the payload must not.

@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -26,7 +26,10 @@ use crate::starting::{self, Report, SpawnError, StageError, Starting};
 use crate::sys::apart::Apart;
 use crate::sys::credentials;
 use crate::sys::process::{self, Reaped};
-use crate::{ids, logging, network};
+use crate::{ids, logging, network, procfs};
+
+/// A byte from the agent: the job's user is its own.
+pub const LEAVE: &str = "1";
 
 /// Starts a keeper, which starts the payload. Its pipe tells how that ended, four bytes of [`process::Exit`]; its end
 /// before them means that the keeper is dead.
@@ -67,7 +70,7 @@ fn set_up(
     credentials::die_with_parent().map_err(StageError::at("keeper: parent death signal"))?;
     SigSet::all().thread_block().map_err(StageError::at("keeper: signals"))?;
     let streams = [Some(job), shell].into_iter().flatten().flat_map(|of| [Some(&of.output), of.input.as_ref()]);
-    let mut kept: Vec<i32> = streams.flatten().chain(job.disk).map(AsRawFd::as_raw_fd).collect();
+    let mut kept: Vec<i32> = streams.flatten().chain(job.disk).chain([job.leave]).map(AsRawFd::as_raw_fd).collect();
     kept.extend([status.as_raw_fd(), report.as_fd().as_raw_fd()]);
     // A payload that closes everything itself as well would not show it.
     if mutation::taken("close_range") {
@@ -154,6 +157,7 @@ fn become_payload(job: &Isolation<'_>, mut ready: &File) -> Result<Infallible, S
     for proofs in [AROUND, view::RUN, view::VIEW] {
         steps::prove(proofs, &plan)?;
     }
+    wait_for_leave(job.leave)?;
     let [drop @ .., landlock, seccomp] = ROUNDS;
     for round in drop {
         steps::take(round, &plan)?;
@@ -183,6 +187,23 @@ fn become_payload(job: &Isolation<'_>, mut ready: &File) -> Result<Infallible, S
         Err(errno) => Err(StageError { stage: named("exec"), errno }),
         Ok(never) => Ok(never),
     }
+}
+
+/// The agent's word that the user is nobody else's; before it nobody becomes that user, as the agent would find him.
+fn wait_for_leave(leave: &OwnedFd) -> Result<(), StageError> {
+    // One word for each of those who wait; a refusal is for the first.
+    let mut word = [0; LEAVE.len()];
+    let count = nix::unistd::read(leave, &mut word).map_err(StageError::at("wait for the agent"))?;
+    if count == 0 {
+        return Err(StageError { stage: "agent: it has not given leave".to_owned(), errno: process::WITNESS });
+    }
+    if word == LEAVE.as_bytes() {
+        return Ok(());
+    }
+    let mut rest = [0; 256];
+    let count = nix::unistd::read(leave, &mut rest).map_err(StageError::at("wait for the agent"))?;
+    let why = [&word[..], rest.get(..count).unwrap_or_default()].concat();
+    Err(StageError { stage: String::from_utf8_lossy(&why).into_owned(), errno: Errno::EPERM })
 }
 
 /// Made by clone3(2).
@@ -225,9 +246,7 @@ fn always(_: &Plan<'_>) -> bool {
 
 fn in_cgroup(plan: &Plan<'_>) -> Result<(), String> {
     let job = plan.job().map_err(|errno| errno.to_string())?;
-    let mut text = String::new();
-    let read = File::open("/proc/self/cgroup").and_then(|mut file| file.read_to_string(&mut text));
-    read.map_err(|error| error.to_string())?;
+    let text = procfs::text("/proc/self/cgroup").map_err(|error| error.to_string())?;
     let own = text.lines().find_map(|line| line.strip_prefix("0::"));
     proofs::equal("it", own.unwrap_or("none"), job.cgroup)
 }

@@ -21,12 +21,14 @@ pub mod sysctl;
 pub mod view;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::statvfs::statvfs;
+use nix::unistd::pipe2;
 
 use crate::agent::channel::MAX_BODY;
 use crate::agent::protocol::Token;
@@ -92,6 +94,7 @@ impl Job {
         dir.furnish(uid, body, disk.is_some())?;
         let disk = disk.map(|disk| disk.view_for(uid)).transpose().map_err(|error| dir.failed(DISK, error))?;
 
+        let (leave, give_leave) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
         let (output, writer) = launch::output_pipe().map_err(|errno| SpawnError::Fork(errno.into()))?;
         let outside = Outside::now().map_err(|error| dir.failed("/proc/self/ns", error))?;
         let device = dir.device()?;
@@ -106,6 +109,7 @@ impl Job {
             filter: filter::program(policy),
             output: writer,
             input: None,
+            leave: &leave,
             process: isolation::PROGRAM,
             outside,
             features,
@@ -137,6 +141,8 @@ impl Job {
         let in_shell = in_shell.transpose().map_err(|error: StageError| SpawnError::from(error))?;
         let (starting, status) = keeper::begin(&job, in_shell.as_ref(), Some(cgroup.dir()?.as_fd()))?;
         drop((job, in_shell));
+        // Meanwhile the keeper makes the view. Without this the program does not start, and says so.
+        let _ = File::from(give_leave).write_all(word(uid).as_bytes());
         Ok((Self { name, uid, cgroup, starting, status, shell, dir }, output))
     }
 
@@ -221,6 +227,7 @@ impl Job {
 static LAST: AtomicU32 = AtomicU32::new(0);
 
 /// A user whom no job has had. Whoever had one before has ended: that none of its processes is left is looked at then.
+/// The rest of that is [`word`].
 fn fresh_user(number: u32) -> Result<u32, JobError> {
     let uid = ids::PAYLOAD.start + if mutation::taken("fresh uid") { number } else { 0 };
     if !ids::PAYLOAD.contains(&uid) {
@@ -230,11 +237,16 @@ fn fresh_user(number: u32) -> Result<u32, JobError> {
         return Ok(uid);
     }
     let last = LAST.fetch_max(uid, Ordering::Relaxed);
-    let stale = |why| Err(JobError::Stale { uid, why });
+    if uid <= last { Err(JobError::Stale { uid, last }) } else { Ok(uid) }
+}
+
+/// What a program waits for before it becomes this user: leave for it and its shell, or why the user is not its own.
+fn word(uid: u32) -> String {
     match lurkers::of(uid).first() {
-        _ if uid <= last => stale(format!("the last was {last}")),
-        Some(process) => stale(format!("it has {process} already")),
-        None => Ok(uid),
+        Some(process) if !mutation::removed("fresh uid") => {
+            format!("verify fresh uid: {uid}: it has {process} already")
+        }
+        _ => keeper::LEAVE.repeat(2),
     }
 }
 
