@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -195,7 +195,7 @@ fn wait_for_leave(leave: &OwnedFd) -> Result<(), StageError> {
     let mut word = [0; LEAVE.len()];
     let count = nix::unistd::read(leave, &mut word).map_err(StageError::at("wait for the agent"))?;
     if count == 0 {
-        return Err(StageError { stage: "agent: it has not given leave".to_owned(), errno: process::WITNESS });
+        return Err(StageError { stage: "agent: it is gone without giving leave".to_owned(), errno: Errno::EPIPE });
     }
     if word == LEAVE.as_bytes() {
         return Ok(());
