@@ -156,11 +156,7 @@ fn serve(agent: &mut Agent, worker: &mut Worker, tally: &mut Tally) -> Result<Ve
             },
             FromWorker::Refused { why, broken: false } => return Ok(Verdict::refused(why)),
             FromWorker::Refused { why, broken: true } => return Ok(Verdict::grid_fault(why)),
-            FromWorker::LeaseLost { why } => return Err(nonsense(&format!("a lost lease without a claim: {why}"))),
-            FromWorker::Settled { note, .. } => {
-                return Err(nonsense(&format!("a settled token without a claim: {note}")));
-            }
-            FromWorker::BanList { .. } | FromWorker::BanListFault { .. } => {}
+            other => return Err(nonsense(&format!("{other:?} where the answer to a claim was due"))),
         }
     }
 }
