@@ -4,8 +4,8 @@ use super::*;
 
 /// As [`PACE`], but with room in the farewell for a slow test machine: 1 s for steps, 1 s for the release.
 const UNHURRIED: Pace = Pace { farewell: Duration::from_secs(2), ..PACE };
-/// Into a stall or a pause.
-const LATER: Duration = Duration::from_millis(250);
+/// Into a stall of 600 ms or a pause of 400 ms, counted from when the pool has the call.
+const LATER: Duration = Duration::from_millis(100);
 
 fn slow(millis: u64) -> Fault {
     Fault::DoesThenStalls(Duration::from_millis(millis))
@@ -35,9 +35,18 @@ fn faulty_at(pace: Pace, faults: &[(&'static str, Vec<Fault>)]) -> Bench {
 }
 
 impl Bench {
-    /// Says `message`, and `Stop` a little later; the answer, how long it took, and what the pool saw before it.
-    fn stopped(mut self, message: &ToWorker) -> (FromWorker, Duration, Vec<String>) {
+    /// Waits until the pool has seen a call of this kind.
+    fn seen(&self, kind: &str) {
+        while !self.server.pool.lock().unwrap().requests.iter().any(|request| request.kind() == kind) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Says `message`, and `Stop` a little after the first call of this kind; the answer, how long it took, and what
+    /// the pool saw before it.
+    fn stopped(mut self, message: &ToWorker, kind: &str) -> (FromWorker, Duration, Vec<String>) {
         self.say(message, b"result");
+        self.seen(kind);
         std::thread::sleep(LATER);
         let start = Instant::now();
         self.say(&ToWorker::Stop, b"");
@@ -52,9 +61,9 @@ impl Bench {
     }
 
     /// As [`Bench::stopped`], for the end of a token; what the pool saw from its result on.
-    fn stopped_in_settling(mut self) -> (Fate, String, Duration, Vec<String>) {
+    fn stopped_in_settling(mut self, kind: &str) -> (Fate, String, Duration, Vec<String>) {
         self.claimed();
-        let (answer, took, journal) = self.stopped(&ToWorker::Finished);
+        let (answer, took, journal) = self.stopped(&ToWorker::Finished, kind);
         let FromWorker::Settled { fate, note } = answer else { panic!("{answer:?}") };
         (fate, note, took, journal[3..].to_vec())
     }
@@ -73,7 +82,7 @@ fn stop_in_a_claim_frees_what_it_locked() {
     for (kind, fault, calls) in cases {
         let bench = faulty(&[(kind, vec![fault])]);
         let pool = bench.server.pool.clone();
-        let (answer, took, journal) = bench.stopped(&ToWorker::Claim);
+        let (answer, took, journal) = bench.stopped(&ToWorker::Claim, kind);
         assert_eq!(answer, FromWorker::NoWork, "{journal:?}");
         assert_eq!(journal, calls);
         assert!(took < PACE.call + UNHURRIED.farewell, "{took:?}");
@@ -86,7 +95,7 @@ fn stop_in_a_claim_frees_what_it_locked() {
 fn stop_ends_the_tries_to_read_a_token() {
     let bench = faulty(&[("token", ill())]);
     let pool = bench.server.pool.clone();
-    let (answer, took, journal) = bench.stopped(&ToWorker::Claim);
+    let (answer, took, journal) = bench.stopped(&ToWorker::Claim, "token");
     assert_eq!(answer, FromWorker::NoWork);
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert_eq!(journal, ["locks 200", "next 303", "token 500", "release 200"]);
@@ -144,7 +153,7 @@ fn the_last_word_is_heard_behind_a_large_token() {
 fn stop_while_a_result_is_stored_lets_the_token_be_completed() {
     let cases = [("store", "store stalled"), ("renew", "renew stalled"), ("delete", "delete stalled")];
     for (kind, entry) in cases {
-        let (fate, note, _, journal) = faulty(&[(kind, vec![slow(600)])]).stopped_in_settling();
+        let (fate, note, _, journal) = faulty(&[(kind, vec![slow(600)])]).stopped_in_settling(kind);
         assert_eq!((fate, note), (Fate::Completed, "token 17 is done, its result is mc.17".to_owned()));
         let calls =
             ["store 201", "renew 200", "delete 200"].map(|call| if call.starts_with(kind) { entry } else { call });
@@ -175,7 +184,7 @@ fn stop_ends_the_tries_to_settle() {
     for (kind, fault, expected, calls) in cases {
         let bench = faulty(&[(kind, vec![fault; 100])]);
         let pool = bench.server.pool.clone();
-        let (fate, note, took, journal) = bench.stopped_in_settling();
+        let (fate, note, took, journal) = bench.stopped_in_settling(kind);
         assert_eq!(fate, Fate::Released, "{note}");
         assert!(note.starts_with(expected) && note.ends_with(free), "{note}");
         assert!(took < PACE.call + UNHURRIED.farewell, "{took:?}");
@@ -196,9 +205,7 @@ fn stop_while_a_lost_result_is_looked_for() {
         bench.claimed();
         bench.say(&ToWorker::Finished, b"result");
         // Past the pause after the first try.
-        while !bench.server.pool.lock().unwrap().journal.contains(&"results stalled".to_owned()) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        bench.seen("results");
         bench.say(&ToWorker::Stop, b"");
         let (fate, note) = bench.settled();
         assert_eq!(fate, expected, "{note}");
@@ -214,7 +221,7 @@ fn stop_while_a_lost_result_is_looked_for() {
 fn stop_while_nothing_is_known_any_more_claims_nothing() {
     // The token is deleted but that is never said; the lock went with it.
     let bench = faulty(&[("delete", vec![slow(3000)])]);
-    let (fate, note, _, journal) = bench.stopped_in_settling();
+    let (fate, note, _, journal) = bench.stopped_in_settling("delete");
     assert_eq!(fate, Fate::Lost, "{note}");
     assert!(note.starts_with("token 17 is done and perhaps deleted: DELETE "), "{note}");
     assert!(note.ends_with("the lock on token 17 was gone already"), "{note}");
@@ -226,7 +233,7 @@ fn stop_while_the_server_is_silent_takes_a_call_and_a_farewell() {
     let mute = || vec![Fault::DoesThenStalls(Duration::from_secs(5)); 100];
     // The result is stored just in time, so the proof of the lock is still tried.
     let faults = [("store", vec![slow(800)]), ("renew", mute()), ("release", mute())];
-    let (fate, note, took, journal) = faulty_at(PACE, &faults).stopped_in_settling();
+    let (fate, note, took, journal) = faulty_at(PACE, &faults).stopped_in_settling("store");
     assert_eq!(fate, Fate::Stranded, "{note}");
     assert!(note.contains("token 17 stays locked until its lock runs out"), "{note}");
     assert_eq!(journal[..3], ["store stalled", "renew stalled", "release stalled"]);
