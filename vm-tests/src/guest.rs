@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::env;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
@@ -41,6 +41,7 @@ pub fn main(words: &[String]) -> ExitCode {
     match words.first().map(String::as_str) {
         Some(DAEMON) => return daemon(),
         Some(cases::hepix::COMPARE) => return cases::hepix::compare(),
+        Some(cases::fork_bomb::IDLER) => return cases::fork_bomb::idle(),
         Some(cases::fork_bomb::ASKER) => return cases::fork_bomb::ask(),
         Some(cases::fork_bomb::WATCHER) => return cases::fork_bomb::watch(),
         Some(probe::unclean::SWAP) => return probe::unclean::swap(),
@@ -97,9 +98,10 @@ pub fn payload_processes() -> Result<Vec<u32>, String> {
 /// As `ctxinit::ids` has them. Said again here: a test that takes the number from where it is tested proves less.
 pub const PAYLOAD_USERS: std::ops::Range<u32> = 66_000..100_000;
 
-/// Starts a process that nothing but SIGKILL ends.
+/// Starts a process that nothing but SIGKILL ends, and returns when it has become one and has spoken.
 pub fn leave_daemon() -> io::Result<()> {
-    Command::new(env::current_exe()?).args([ARGUMENT, DAEMON]).spawn().map(drop)
+    let mut daemon = Command::new(env::current_exe()?).args([ARGUMENT, DAEMON]).stderr(Stdio::piped()).spawn()?;
+    daemon.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?.read_exact(&mut [0])
 }
 
 fn daemon() -> ExitCode {
@@ -109,6 +111,8 @@ fn daemon() -> ExitCode {
         return ExitCode::FAILURE;
     }
     println!("{DAEMON_RUNS}");
+    // To whoever started it.
+    eprintln!();
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }

@@ -140,6 +140,16 @@ impl Running {
         qmp::run(&self.monitor, command)
     }
 
+    /// The port of this host behind which a port of the machine is. QEMU was told to take any that is free, as in
+    /// `hostfwd=tcp:127.0.0.1:0-:4000`: one that we had found free might be somebody else's by then.
+    pub fn host_port(&self, protocol: &str, inside: u16) -> Result<u16, String> {
+        const INFO: &str = r#"{"execute": "human-monitor-command", "arguments": {"command-line": "info usernet"}}"#;
+        let answer: Value = serde_json::from_str(&self.host_says(INFO)?).unwrap_or_default();
+        let table = answer["return"].as_str().unwrap_or_default();
+        let port = forwarded(table, protocol, inside);
+        port.ok_or_else(|| format!("QEMU forwards no {protocol} to port {inside}: {table}"))
+    }
+
     /// For as long as it may take anything in this machine.
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.machine.deadline.into())
@@ -174,6 +184,17 @@ impl Running {
             other => Err(format!("expected one console line \"{END}{verdict}\", as the report has it, got {other:?}")),
         }
     }
+}
+
+/// Rows are `TCP[HOST_FORWARD] 9 127.0.0.1 35107 10.0.2.15 4000 0 0`: descriptor, from, to, queues.
+fn forwarded(table: &str, protocol: &str, inside: u16) -> Option<u16> {
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let state = format!("{protocol}[HOST_FORWARD]");
+    let mut ports = rows.filter_map(|row| match row.as_slice() {
+        [found, _, _, port, _, to, ..] if *found == state && *to == inside.to_string() => port.parse().ok(),
+        _ => None,
+    });
+    ports.next()
 }
 
 /// A machine after its end.
@@ -304,5 +325,21 @@ impl Ended {
             return Ok(());
         }
         Err(format!("expected {expected} at {pointer} of the report, got {}", found.unwrap_or(&Value::Null)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarded_ports_are_read() {
+        let table = "Hub -1 (n0):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  \
+             TCP[ESTABLISHED]   12       127.0.0.1 40001       10.0.2.15  4000     0     0\r\n  \
+             TCP[HOST_FORWARD]   9       127.0.0.1 35107       10.0.2.15  4000     0     0\r\n  \
+             UDP[HOST_FORWARD]   3       127.0.0.1 43593       10.0.2.15  4000     0     0\r\n";
+        assert_eq!(forwarded(table, "TCP", 4000), Some(35107));
+        assert_eq!(forwarded(table, "UDP", 4000), Some(43593));
+        assert_eq!(forwarded(table, "TCP", 4001), None);
     }
 }

@@ -2,16 +2,23 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, setsockopt, socket, sockopt::ReuseAddr,
+};
 use serde_json::{Value, json};
 
-use crate::http;
+use crate::guest::{ARGUMENT, IN_IMAGE};
 use crate::process::Process;
 use crate::stage::{CTXTOOL, Stage};
 use crate::syslog::Receiver;
+use crate::{http, services};
 
 /// The host's loopback, as a guest on QEMU's user network sees it.
 pub const HOST: &str = "10.0.2.2";
@@ -26,6 +33,8 @@ pub struct Site {
     server: Option<Process>,
     /// Of the token server, also while it is down.
     pub port: u16,
+    /// Bound to that port and never listening, so that nobody else is given it while the server is down.
+    _keeper: OwnedFd,
     pub syslog: Receiver,
 }
 
@@ -41,7 +50,8 @@ impl Site {
     /// Starts both.
     pub fn start(stage: &Stage) -> Result<Self, String> {
         let syslog = Receiver::start().map_err(|error| format!("syslog receiver: {error}"))?;
-        let mut site = Self { dir: stage.dir.clone(), server: None, port: 0, syslog };
+        let (port, keeper) = keep_port().map_err(|errno| format!("a port for the token server: {errno}"))?;
+        let mut site = Self { dir: stage.dir.clone(), server: None, port, _keeper: keeper, syslog };
         site.start_server()?;
         Ok(site)
     }
@@ -51,7 +61,7 @@ impl Site {
         self.server = None;
     }
 
-    /// Starts the token server, again at its old port.
+    /// Starts the token server, always at the same port.
     pub fn start_server(&mut self) -> Result<(), String> {
         let mut command = Command::new(CTXTOOL);
         command
@@ -64,8 +74,9 @@ impl Site {
         let output = server.child().stdout.take().ok_or("no standard output")?;
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line).map_err(|error| format!("token server: {error}"))?;
-        let port = line.split_once("http://127.0.0.1:").and_then(|(_, rest)| rest.split_once('/')?.0.parse().ok());
-        self.port = port.ok_or_else(|| format!("the token server says {line:?} and no port"))?;
+        if !line.contains(&format!("http://127.0.0.1:{}/", self.port)) {
+            return Err(format!("the token server says {line:?} and not its port {}", self.port));
+        }
         self.server = Some(server);
         Ok(())
     }
@@ -155,5 +166,34 @@ impl Drop for Site {
     /// Keeps the log, for whoever looks into a failure.
     fn drop(&mut self) {
         let _ = fs::write(self.dir.join("syslog.log"), self.syslog.lines().all().join("\n") + "\n");
+    }
+}
+
+/// A port of this host, and what keeps it. Who binds it with SO_REUSEADDR, as the token server does, may listen there:
+/// the kernel lets one of two such sockets.
+fn keep_port() -> nix::Result<(u16, OwnedFd)> {
+    let keeper = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&keeper, ReuseAddr, &true)?;
+    bind(keeper.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0))?;
+    Ok((getsockname::<SockaddrIn>(keeper.as_raw_fd())?.port(), keeper))
+}
+
+/// What a machine's script waits at until the host half has seen enough.
+pub struct Gate(TcpListener);
+
+impl Gate {
+    pub fn shut() -> Result<Self, String> {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map(Self).map_err(|error| format!("gate: {error}"))
+    }
+
+    /// The words of a shell for the wait; needs a network.
+    pub fn wait(&self) -> String {
+        let port = self.0.local_addr().map_or(0, |address| address.port());
+        format!("until /{IN_IMAGE} {ARGUMENT} fetch {HOST}:{port}; do sleep 0.2; done")
+    }
+
+    /// Lets everybody through, also those who come later.
+    pub fn open(self) {
+        thread::spawn(move || while services::greet(&self.0).is_ok() {});
     }
 }

@@ -1,17 +1,26 @@
 //! A syslog receiver: RFC 5424 records with their length in front (RFC 6587, 3.4.1), over TCP.
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::lines::Lines;
+
+/// For threads of ours that have nothing to wait for but the processor.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Takes records from anybody for as long as this process lives.
 pub struct Receiver {
     /// Where it listens.
     pub port: u16,
     records: Arc<Lines>,
+    /// Connections whose end was not read yet.
+    open: Arc<AtomicUsize>,
 }
 
 /// As far as cases look at it.
@@ -38,14 +47,19 @@ impl Receiver {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let records = Arc::new(Lines::default());
-        let shared = Arc::clone(&records);
+        let open = Arc::new(AtomicUsize::new(0));
+        let (shared, counted) = (Arc::clone(&records), Arc::clone(&open));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let records = Arc::clone(&shared);
-                thread::spawn(move || take(stream, &records));
+                let (records, open) = (Arc::clone(&shared), Arc::clone(&counted));
+                open.fetch_add(1, Ordering::SeqCst);
+                thread::spawn(move || {
+                    take(stream, &records);
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
-        Ok(Self { port, records })
+        Ok(Self { port, records, open })
     }
 
     /// Raw records, to be waited for.
@@ -53,8 +67,17 @@ impl Receiver {
         &self.records
     }
 
-    /// Everything that came so far and is a record.
+    /// Every record of machines that are off: what they sent may still be on its way through this process.
     pub fn records(&self) -> Vec<Record> {
+        // Connections are accepted in their order, so when ours was, those of machines were.
+        if let Ok(mut last) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) {
+            let _ = last.set_read_timeout(Some(LIMIT));
+            let _ = last.shutdown(Shutdown::Write).and_then(|()| last.read(&mut [0]));
+        }
+        let deadline = Instant::now() + LIMIT;
+        while self.open.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+            thread::sleep(LOOK);
+        }
         self.records.all().iter().filter_map(|line| parse(line)).collect()
     }
 }
@@ -115,7 +138,23 @@ fn structured(mut rest: &str) -> Option<(Vec<(String, String)>, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    #[test]
+    fn records_are_waited_for_until_their_sender_is_gone() {
+        let receiver = Receiver::start().unwrap();
+        let mut sender = TcpStream::connect((Ipv4Addr::LOCALHOST, receiver.port)).unwrap();
+        let records = thread::scope(|scope| {
+            scope.spawn(move || {
+                thread::sleep(Duration::from_millis(200));
+                sender.write_all(b"19 <14>1 - - - - - - x").unwrap();
+            });
+            receiver.records()
+        });
+        assert_eq!(records.len(), 1, "{records:?}");
+    }
 
     #[test]
     fn counted_records_are_taken_apart() {

@@ -6,27 +6,23 @@ use std::time::Duration;
 
 use crate::case::{Case, marker};
 use crate::guest::Job;
-use crate::site::Site;
+use crate::site::{Gate, Site};
 use crate::stage::{Stage, policy};
 
 const NAME: &str = "agent-dies";
 pub const CASE: Case = Case::new(NAME, host).with_payload(guest);
 
-/// A root process of the site's does what a bug in the agent or the kernel's memory killer would do.
-const EPILOG: &str = r#"
-[ "$1" = start ] || return
-(
-    until grep -qs "^RESULT" /run/ctxinit/jobs/*/home/said; do sleep 1; done
-    kill -9 "$PPID"
-) &
-"#;
-
 fn host(stage: &Stage) -> Result<(), String> {
     let site = Site::start(stage)?;
     site.fill(&[NAME])?;
-    let cd = stage.cd(&[("context.json", &site.context()), ("epilog.sh", EPILOG)])?;
+    // A root process of the site's does what a bug in the agent or the kernel's memory killer would do. Not before the
+    // job's word has come: it goes through the agent.
+    let gate = Gate::shut()?;
+    let epilog = format!("[ \"$1\" = start ] || return\n({}; kill -9 \"$PPID\") &\n", gate.wait());
+    let cd = stage.cd(&[("context.json", &site.context()), ("epilog.sh", &epilog)])?;
     let machine = stage.tiny(&policy())?.cd(&cd).boot()?;
     site.wait_record(machine.patience(), &stage.marker())?;
+    gate.open();
     machine.wait_console("ctxinit: end 700 the agent died: killed by SIGKILL")?;
     // There is no report from a machine whose agent died: its end line is all, and was waited for.
     let _ = machine.end();
@@ -35,7 +31,6 @@ fn host(stage: &Stage) -> Result<(), String> {
 
 fn guest(_: &Job) -> Result<ExitCode, String> {
     println!("{}", marker(NAME));
-    std::fs::write("said", marker(NAME)).map_err(|error| error.to_string())?;
     sleep(Duration::from_secs(3600));
     Err("nobody stopped it".to_owned())
 }

@@ -1,6 +1,7 @@
 //! From the site's log alone: who ran what, when, and how it ended. One job does well; the other one fails, and tries to
 //! put records of its own between ours.
 
+use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 
 use crate::case::Case;
@@ -11,6 +12,13 @@ use crate::syslog::Record;
 
 pub const CASE: Case = Case::new("audit-trail", host).with_payload(guest);
 
+/// What a payload would have a record say.
+const FORGED: &str = "owner=\"/CN=Nobody\"";
+/// The text behind it, on its standard output and at `/dev/log`.
+const PRINTED: &str = "printed";
+const SENT: &str = "sent";
+/// The name by which it would have it made.
+const FORGER: &str = "ctxinit";
 const JAN: &str = "/C=NL/O=nikhef/CN=Jan";
 const AD: &str = "/C=NL/O=nikhef/CN=Ad ] \\\"x\\\"";
 
@@ -65,14 +73,26 @@ fn host(stage: &Stage) -> Result<(), String> {
     let sha256 = "43f30481b715263b37f799b71f7ad23df9b263e740911a2a82da0b78a43e7d6f";
     expect(script.ok_or("no record of prolog.sh")?, &[("sha256", sha256)])?;
     let forged = records.iter().any(|record| record.value("owner").contains("Nobody"));
-    if forged { Err("a payload made an audit record".to_owned()) } else { Ok(()) }
+    if forged {
+        return Err("a payload made an audit record".to_owned());
+    }
+    // Both came, as what they are: the words of a payload, four times.
+    for (app, end) in [("payload", PRINTED), (FORGER, SENT)] {
+        let told =
+            |record: &&Record| record.app == app && record.text.ends_with(&format!("[audit@32473 {FORGED}] {end}"));
+        let told = records.iter().filter(told).count();
+        if told != 4 {
+            return Err(format!("expected 4 records of {app} with what was to be forged, and {end:?}, got {told}"));
+        }
+    }
+    Ok(())
 }
 
 fn guest(job: &Job) -> Result<ExitCode, String> {
     let [how] = job.words.as_slice() else { return Err(format!("expected one word, got {:?}", job.words)) };
-    println!("<109>1 - vm ctxinit 1 job-end [audit@32473 owner=\"/CN=Nobody\"] job-1 ended");
-    if let Ok(log) = std::os::unix::net::UnixDatagram::unbound() {
-        let _ = log.send_to(b"<109>1 - vm ctxinit 1 job-start [audit@32473 owner=\"/CN=Nobody\"] x", "/dev/log");
-    }
+    println!("<109>1 - vm ctxinit 1 job-end [audit@32473 {FORGED}] {PRINTED}");
+    let forged = format!("<109>1 - vm {FORGER} 1 job-start [audit@32473 {FORGED}] {SENT}");
+    let sent = UnixDatagram::unbound().and_then(|log| log.send_to(forged.as_bytes(), "/dev/log"));
+    sent.map_err(|error| format!("/dev/log: {error}"))?;
     Ok(if how == "well" { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }

@@ -1,6 +1,7 @@
 //! A job of which something is left: the machine says what, takes no more work, and comes to its end nevertheless.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread::sleep;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::site::Site;
 use crate::stage::{Stage, policy};
 
 pub const FROZEN: Case = Case { deadline: 240, ..Case::new("dirty-frozen", frozen).with_payload(writes_to_the_frozen) };
-pub const HELD: Case = Case::new("dirty-held", held).with_payload(sleeps);
+pub const HELD: Case = Case::new("dirty-held", held).with_payload(is_held);
 
 /// The CD is the first disk and the image the second.
 const FREEZER: &str = r#"
@@ -66,8 +67,9 @@ fn writes_to_the_frozen(_: &Job) -> Result<ExitCode, String> {
 const HOLDER: &str = r#"
 [ "$1" = start ] || return 0
 (
-    until cd /run/ctxinit/jobs/job-1 2>/dev/null && [ -n "$(ls)" ]; do sleep 0.1; done
+    until cd /run/ctxinit/jobs/job-1 2>/dev/null && [ -e home/token ]; do sleep 0.1; done
     echo "somebody is in the job's directory"
+    echo >home/held
     exec sleep 1000
 ) &
 "#;
@@ -86,7 +88,9 @@ fn held(stage: &Stage) -> Result<(), String> {
     site.expect_free(1)
 }
 
-fn sleeps(_: &Job) -> Result<ExitCode, String> {
-    sleep(Duration::from_secs(5));
+fn is_held(_: &Job) -> Result<ExitCode, String> {
+    while !Path::new("held").exists() {
+        sleep(Duration::from_millis(50));
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -43,8 +43,7 @@ if [ "$1" = start ]; then
     exit 0
 fi
 echo go >/run/go
-for i in $(seq 100); do [ -e /var/log/daemon ] && break; sleep 0.1; done
-cat /var/log/daemon || exit 1
+until [ -s /var/log/daemon ]; do sleep 0.1; done
 [ ! -e /run/written ] || { echo "written: $(cat /run/written)"; exit 1; }
 [ ! -e /run/closed ] || { echo "closed: $(cat /run/closed)"; exit 1; }
 grep -q 'nameserver' /etc/resolv.conf || exit 1

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::case::Case;
 use crate::guest::Job;
 use crate::machine::Medium;
-use crate::site::Site;
+use crate::site::{Gate, Site};
 use crate::stage::{Stage, policy};
 
 pub const CANARY: Case = Case::new("medium-secret", canary).with_payload(payload);
@@ -26,6 +26,7 @@ echo "the prolog was here" > /dev/vdb
 (
     until [ -e /sys/fs/cgroup/ctxinit/job-1 ]; do sleep 0.1; done
     if [ -e "$CONTEXT_DIR/keys/robot.pem" ]; then echo "the key outlives the start"; else echo "the key is gone at work"; fi
+    echo >/run/looked
 ) &
 "#;
 
@@ -62,8 +63,10 @@ fn canary(stage: &Stage) -> Result<(), String> {
 
 fn payload(job: &Job) -> Result<ExitCode, String> {
     let canary = backwards(job.words.first().ok_or("no word in the token")?);
-    // The prolog's process looks for the job ten times a second.
-    std::thread::sleep(Duration::from_secs(2));
+    // The prolog's process has looked.
+    while !Path::new("/run/looked").exists() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let mut read = 0;
     for place in ["/run", "/tmp", "/dev/shm", "/etc", "/var", "/root", "/usr", "/bin"] {
         search(Path::new(place), &canary, &mut read)?;
@@ -99,10 +102,13 @@ fn backwards(text: &str) -> String {
 }
 
 pub const EJECT: Case = Case::new("medium-eject", |stage| {
-    let cd = stage.cd(&[("context.json", EJECTING), ("prolog.sh", "[ \"$1\" = stop ] || sleep 5\n")])?;
+    let gate = Gate::shut()?;
+    let epilog = format!("[ \"$1\" = stop ] || {}\n", gate.wait());
+    let cd = stage.cd(&[("context.json", EJECTING), ("epilog.sh", &epilog)])?;
     let running = stage.tiny(&policy())?.cd(&Medium { bus: "ide", ..cd }).boot()?;
     running.wait_console("/dev/sr0: ejected")?;
     let says = running.host_says(r#"{"execute": "query-block"}"#)?;
+    gate.open();
     if !says.replace(' ', "").contains("\"tray_open\":true") {
         return Err(format!("expected an open tray, QEMU says {says}"));
     }

@@ -27,7 +27,7 @@ mkdir -p /run/site
 (
     until grep -qs "^payload:" /run/ctxinit/jobs/*/etc/passwd; do sleep 1; done
     sleep 2
-    mount -t tmpfs late /run/site && echo later >/run/site/repository
+    mount -t tmpfs late /run/site && echo later >/run/site/new && mv /run/site/new /run/site/repository
 ) >/dev/null 2>&1 &
 "#;
 

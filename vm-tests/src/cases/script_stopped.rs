@@ -12,7 +12,8 @@ if [ "$1" = start ]; then
     trap 'echo "the prolog hears it"' TERM
     setsid sleep 98765. &
     echo "the prolog waits"
-    while :; do sleep 1; done
+    # Not in a program that it runs: a shell hears nothing before that has ended.
+    while :; do wait; done
 fi
 [ $(cat /proc/[0-9]*/cmdline | tr '\0' '\n' | grep -c '^98765[.]$') = 0 ] && echo "RESULT script-stopped ok"
 "#;

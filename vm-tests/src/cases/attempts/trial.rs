@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,22 +75,25 @@ pub fn run(stage: &Stage, ctxinit: &Path, access: &str, jobs: &[String]) -> Resu
     let files = [("context.json", site.context()), ("prolog.sh", prolog), ("password", CANARY.to_owned())];
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let cd = Medium::virtio(cd::build(&stage.dir, "CONTEXT", &files)?);
-    let port = free_port()?;
     let network = format!(
         "user,id=n1,net=169.254.169.0/24,host=169.254.169.2,dhcpstart={MACHINE},\
          guestfwd=tcp:{METADATA}-cmd:/bin/echo metadata,guestfwd=tcp:{MAIL}-cmd:/bin/echo 220 mail,\
-         hostfwd=tcp:127.0.0.1:{port}-{MACHINE}:{INBOUND},hostfwd=udp:127.0.0.1:{port}-{MACHINE}:{INBOUND}"
+         hostfwd=tcp:127.0.0.1:0-{MACHINE}:{INBOUND},hostfwd=udp:127.0.0.1:0-{MACHINE}:{INBOUND}"
     );
     let swap = format!("if=none,id=swap,format=raw,file={}", swap(stage)?.display());
     let machine = disk(stage, access)?.cd(&cd).words(["--initrd"]).word(unclean(stage, ctxinit)?);
     let machine = machine.qemu(["-netdev", &network, "-device", "virtio-net-pci,netdev=n1,romfile="]);
     let machine = machine.qemu(["-drive", &swap, "-device", "virtio-blk-pci,drive=swap", "-smp", "2"]);
 
+    let machine = machine.boot()?;
+    // QEMU runs by then, and has its ports.
+    machine.wait_console("ctxinit: phase ")?;
+    let (stream, datagrams) = (machine.host_port("TCP", INBOUND)?, machine.host_port("UDP", INBOUND)?);
     let over = AtomicBool::new(false);
     let ended = thread::scope(|scope| {
-        scope.spawn(|| knock(port, &over));
+        scope.spawn(|| knock(stream, datagrams, &over));
         scope.spawn(|| take_back(&site, &over));
-        let ended = machine.run();
+        let ended = machine.end();
         over.store(true, Ordering::Relaxed);
         ended
     })?;
@@ -163,14 +166,9 @@ fn swap(stage: &Stage) -> Result<PathBuf, String> {
     made.map(|()| path).map_err(|error| format!("swap: {error}"))
 }
 
-fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    listener.map(|address| address.port()).map_err(|error| format!("no free port: {error}"))
-}
-
 /// Whoever listens in the machine has a visitor.
-fn knock(port: u16, over: &AtomicBool) {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+fn knock(stream: u16, datagram: u16, over: &AtomicBool) {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, stream));
     let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
     while !over.load(Ordering::Relaxed) && !interrupted() {
         if let Ok(mut stream) = TcpStream::connect_timeout(&address, LOOK) {
@@ -178,7 +176,7 @@ fn knock(port: u16, over: &AtomicBool) {
             let _ = stream.read(&mut [0; 64]);
         }
         if let Ok(datagrams) = &datagrams {
-            let _ = datagrams.send_to(b"knock", address);
+            let _ = datagrams.send_to(b"knock", (Ipv4Addr::LOCALHOST, datagram));
         }
         thread::sleep(LOOK);
     }
