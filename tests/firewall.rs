@@ -104,10 +104,10 @@ fn who_changes_the_table_is_noticed() {
         ("nft delete table inet ctxinit", "the table inet ctxinit is gone"),
         ("nft flush chain inet ctxinit output", "somebody changed the table inet ctxinit"),
         ("nft insert rule inet ctxinit input accept", "somebody changed the table inet ctxinit"),
-        // As many rules as before, which is all that a chain says of them.
+        // As many rules as before, and as many that lead to each chain, which is all that a chain says of them.
         (
-            "nft replace rule inet ctxinit output handle \
-             $(nft -a list chain inet ctxinit output | sed -n 's/.*goto payload # handle //p') accept",
+            "nft replace rule inet ctxinit input handle \
+             $(nft -a list chain inet ctxinit input | sed -n 's/.*icmp type echo-request accept # handle //p') drop",
             "somebody changed the table inet ctxinit",
         ),
         ("nft add table inet ctxinit '{ flags dormant; }'", "somebody changed the table inet ctxinit"),
