@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
@@ -20,6 +20,7 @@ use ctxinit::network::Setting;
 use ctxinit::network::dhcp::{self, Lease, Route};
 use ctxinit::network::links::Link;
 use ctxinit::network::resolver::{Lookup, ResolveError};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -425,19 +426,31 @@ fn errors_name_the_interface_and_the_operation() {
 fn a_silent_network_gives_no_lease() {
     let Some(lab) = Lab::new() else { return };
     let server = lab.on_server(|| UdpSocket::bind("0.0.0.0:67").unwrap());
-    server.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
-    let role = Role::start(&lab.link());
-    let began = Instant::now();
+    server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let link = lab.link();
     let mut bytes = [0; 1500];
-    // The kernel of the server has checked the sums of what arrives here.
-    for _ in 0..2 {
-        let length = server.recv(&mut bytes).unwrap();
-        assert_eq!((&bytes[..3], &bytes[240..243], length), (&[1, 1, 6][..], &[53, 1, 1][..], 300));
-    }
-    let gap = began.elapsed();
-    assert!(gap > Duration::from_millis(700) && gap < Duration::from_millis(1600), "{gap:?}");
-    assert!(role.events.try_recv().is_err());
-    role.stop();
+    let mut gap = || {
+        // Before the first question, so that a test that is kept waiting makes no gap smaller.
+        let began = Instant::now();
+        let role = Role::start(&link);
+        // The kernel of the server has checked the sums of what arrives here.
+        for _ in 0..2 {
+            let length = server.recv(&mut bytes).unwrap();
+            assert_eq!((&bytes[..3], &bytes[240..243], length), (&[1, 1, 6][..], &[53, 1, 1][..], 300));
+        }
+        let gap = began.elapsed();
+        assert!(gap > Duration::from_millis(700), "{gap:?}");
+        assert!(role.events.try_recv().is_err());
+        role.stop();
+        // What comes after the last look is of this role.
+        server.set_nonblocking(true).unwrap();
+        while server.recv(&mut bytes).is_ok() {}
+        server.set_nonblocking(false).unwrap();
+        gap
+    };
+    // A busy machine may make one larger, but not all of them.
+    let gaps: Vec<Duration> = (0..3).map(|_| gap()).collect();
+    assert!(gaps.iter().any(|gap| *gap < Duration::from_millis(1600)), "{gaps:?}");
 }
 
 #[test]
@@ -468,6 +481,9 @@ fn only_dhcp_wakes_the_role() {
             sender.send_to(&[port as u8; 300], ("255.255.255.255", port)).unwrap();
         }
     });
+    let arrived = poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], 20_000u16);
+    assert_eq!(arrived, Ok(1));
+    // The last one, 514, is to be on its way no more either.
     thread::sleep(Duration::from_millis(100));
     let mut bytes = [0; 2048];
     assert_eq!(socket.read(&mut bytes).unwrap(), 14 + 20 + 8 + 300);
@@ -510,11 +526,16 @@ fn names_are_resolved() {
 
     let child = Pid::from_raw(lab.dnsmasq.as_ref().unwrap().id() as i32);
     kill(child, Signal::SIGSTOP).unwrap();
-    let began = Instant::now();
-    assert_eq!(
-        look_up("pool.example.org", 800),
-        Err(ResolveError::Silence { name: "pool.example.org".to_owned(), servers: vec![server] })
-    );
-    let waited = began.elapsed().as_millis();
-    assert!((800..1100).contains(&waited), "{waited} ms");
+    let mut waited = (0..5).map(|_| {
+        let began = Instant::now();
+        assert_eq!(
+            look_up("pool.example.org", 800),
+            Err(ResolveError::Silence { name: "pool.example.org".to_owned(), servers: vec![server] })
+        );
+        let waited = began.elapsed().as_millis();
+        assert!(waited >= 800, "{waited} ms");
+        waited
+    });
+    // A busy machine may wake us late, but not each time.
+    assert!(waited.any(|waited| waited < 1100));
 }
