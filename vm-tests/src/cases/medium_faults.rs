@@ -71,7 +71,7 @@ pub const SLOW: Case = Case::new("medium-slow", |stage| {
         "if=none,id=slow,media=cdrom,readonly=on,format=raw,throttling.bps-read=262144,file={}",
         cd.image.display()
     );
-    let machine = stage.tiny(&policy_with(json!({"medium": {"wait_secs": 2}})))?;
+    let machine = stage.tiny(&policy_with(json!({"medium": {"wait_secs": 5}})))?;
     let ended = machine.qemu(["-drive", &drive, "-device", "ide-cd,drive=slow"]).run()?;
     ended.expect_console(&format!("prolog: {}", stage.marker()))?;
     ended.expect_report("/medium/bytes", (2 << 20) + PROLOG.len() as u64 + context(stage).len() as u64)?;
@@ -127,7 +127,7 @@ fn spoilt(stage: &Stage, bus: &'static str, spoil: fn(&fs::File) -> std::io::Res
     let cd = stage.cd(&files(stage, &[]).each())?;
     let spoilt = OpenOptions::new().write(true).open(&cd.image).and_then(|file| spoil(&file));
     spoilt.map_err(|error| format!("{}: {error}", cd.image.display()))?;
-    stage.tiny(&policy_with(json!({"medium": {"wait_secs": 2}})))?.cd(&Medium { bus, ..cd }).run()
+    stage.tiny(&policy_with(json!({"medium": {"wait_secs": 5}})))?.cd(&Medium { bus, ..cd }).run()
 }
 
 fn nothing_runs(ended: &Ended) -> Result<(), String> {

@@ -14,7 +14,7 @@ fn host(stage: &Stage) -> Result<(), String> {
     let cd = stage.cd(&[("prolog.sh", "echo the prolog runs\n"), ("software.tar", &large)])?;
     let cut = OpenOptions::new().write(true).open(&cd.image).and_then(|file| file.set_len(700 * 1024));
     cut.map_err(|error| format!("{}: {error}", cd.image.display()))?;
-    let ended = stage.tiny(&policy_with(json!({"medium": {"wait_secs": 2}})))?.cd(&cd).run()?;
+    let ended = stage.tiny(&policy_with(json!({"medium": {"wait_secs": 5}})))?.cd(&cd).run()?;
     ended.expect_end("500 the context CD cannot be read: /dev/vda: software.tar: I/O error (os error 5)")?;
     ended.expect_phase("medium", Some("failed"))?;
     ended.expect_phase("prolog", None)?;
