@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, Command, Stdio};
@@ -136,7 +136,7 @@ fn ip(arguments: &str) -> String {
 
 /// The role in a thread, and the events that it tells.
 struct Role {
-    thread: JoinHandle<std::io::Result<()>>,
+    thread: JoinHandle<io::Result<()>>,
     events: Receiver<FromDhcp>,
     stop: std::os::unix::net::UnixStream,
 }
@@ -169,6 +169,16 @@ impl Role {
     }
 }
 
+/// A receive with a deadline ends early when anything is done about a signal in this process (signal(7)).
+fn uninterrupted<T>(mut receive: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match receive() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Whether a datagram from here reaches the server at `address`, and its answer comes back.
 fn echoes(lab: &Lab, address: &str) -> bool {
     let server = lab.on_server(|| UdpSocket::bind((address, 9999)).unwrap());
@@ -180,8 +190,8 @@ fn echoes(lab: &Lab, address: &str) -> bool {
         return false;
     }
     let mut bytes = [0; 16];
-    let Ok((length, peer)) = server.recv_from(&mut bytes) else { return false };
-    server.send_to(&bytes[..length], peer).is_ok() && client.recv(&mut bytes).is_ok()
+    let Ok((length, peer)) = uninterrupted(|| server.recv_from(&mut bytes)) else { return false };
+    server.send_to(&bytes[..length], peer).is_ok() && uninterrupted(|| client.recv(&mut bytes)).is_ok()
 }
 
 #[test]
@@ -435,7 +445,7 @@ fn a_silent_network_gives_no_lease() {
         let role = Role::start(&link);
         // The kernel of the server has checked the sums of what arrives here.
         for _ in 0..2 {
-            let length = server.recv(&mut bytes).unwrap();
+            let length = uninterrupted(|| server.recv(&mut bytes)).unwrap();
             assert_eq!((&bytes[..3], &bytes[240..243], length), (&[1, 1, 6][..], &[53, 1, 1][..], 300));
         }
         let gap = began.elapsed();
@@ -444,7 +454,7 @@ fn a_silent_network_gives_no_lease() {
         role.stop();
         // What comes after the last look is of this role.
         server.set_nonblocking(true).unwrap();
-        while server.recv(&mut bytes).is_ok() {}
+        while uninterrupted(|| server.recv(&mut bytes)).is_ok() {}
         server.set_nonblocking(false).unwrap();
         gap
     };
@@ -488,7 +498,7 @@ fn only_dhcp_wakes_the_role() {
     let mut bytes = [0; 2048];
     assert_eq!(socket.read(&mut bytes).unwrap(), 14 + 20 + 8 + 300);
     assert_eq!(bytes[42..44], [68, 68]);
-    assert_eq!(socket.read(&mut bytes).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(socket.read(&mut bytes).unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
 
 #[test]
