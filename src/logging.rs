@@ -118,6 +118,16 @@ pub fn with_logger<T>(act: impl FnOnce(&mut Channel) -> io::Result<T>) -> Option
     result
 }
 
+/// Gives the channel to the logger away, if one runs: what is logged from now on is for the console alone.
+pub fn detach_logger() -> Option<Channel> {
+    let mut target = SINK.target();
+    let Some(Target::Agent(outlets)) = target.as_deref_mut() else { return None };
+    match std::mem::replace(&mut outlets.logger, Logger::Gone) {
+        Logger::Running { channel, .. } => Some(channel),
+        Logger::Early(_) | Logger::Gone => None,
+    }
+}
+
 /// A line of a script, a payload or a role: to the logger, and to the console if `show`.
 pub fn forward(record: protocol::Record, show: bool) {
     let mut target = SINK.target();

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 use std::os::fd::AsFd;
 
@@ -57,26 +56,22 @@ pub fn end(agent: &mut Agent, verdict: Verdict) {
 
 /// Delivers what is logged so far; `None` if no logger answers.
 fn drain_log(agent: &mut Agent) -> Option<LogReport> {
-    agent.logger.as_ref()?;
-    let drain = ToLogger::Drain { millis: DRAIN.as_millis() as u32 };
-    logging::with_logger(|logger| logger.send(&drain, &[]))?;
+    // A line that is logged meanwhile would meet a logger that has answered and left, and its answer be lost with it.
+    let mut logger = logging::detach_logger()?;
+    logger.send(&ToLogger::Drain { millis: DRAIN.as_millis() as u32 }, &[]).ok()?;
     let deadline = Deadline::after(DRAIN + ANSWER);
-    loop {
-        let answer = logging::with_logger(|logger| logger.try_recv::<FromLogger>())?;
-        if let Some((FromLogger::Drained { delivered, undelivered }, _)) = answer {
+    while !deadline.passed() {
+        // An end without an answer is an error.
+        if let Some((FromLogger::Drained { delivered, undelivered }, _)) = logger.try_recv().ok()? {
             // Without a server the log was never meant to leave the machine.
             if undelivered > 0 && agent.site.syslog.is_some() {
                 log::warn!("{undelivered} log records were not delivered");
             }
             return Some(LogReport { delivered, undelivered });
         }
-        let logger = agent.logger.as_ref()?;
-        if deadline.passed() || logger.try_wait().is_ok_and(|end| end.is_some()) {
-            return None;
-        }
-        // The channel lies with the log; its answer is seen within a fraction of a second.
-        agent.events.wait_through(&[(logger.as_fd(), PollFlags::POLLIN)], Deadline::after(Duration::from_millis(20)));
+        agent.events.wait_through(&[(logger.as_fd(), logger.interest())], deadline);
     }
+    None
 }
 
 #[cfg(test)]
