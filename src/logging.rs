@@ -43,6 +43,8 @@ enum Logger {
     Running {
         channel: Channel,
         dropped: u64,
+        /// Of the last record.
+        number: u64,
     },
     Gone,
 }
@@ -99,7 +101,7 @@ pub fn open_console() -> io::Result<File> {
 pub fn attach_logger(channel: Channel) {
     let mut target = SINK.target();
     if let Some(Target::Agent(outlets)) = target.as_deref_mut() {
-        let before = std::mem::replace(&mut outlets.logger, Logger::Running { channel, dropped: 0 });
+        let before = std::mem::replace(&mut outlets.logger, Logger::Running { channel, dropped: 0, number: 0 });
         if let Logger::Early(records) = before {
             records.into_iter().for_each(|record| outlets.log(record));
         }
@@ -163,7 +165,7 @@ impl Logger {
     fn send(&mut self, record: protocol::Record) -> io::Result<()> {
         match self {
             Self::Early(records) => records.push(record),
-            Self::Running { channel, dropped } => {
+            Self::Running { channel, dropped, number } => {
                 // An audit record is not lost because a payload talks: there are few of them, and small ones.
                 let room = if record.msgid.is_some() { 2 * LOGGER_BACKLOG } else { LOGGER_BACKLOG };
                 if channel.backlog() > room {
@@ -174,9 +176,11 @@ impl Logger {
                     let text = format!("{dropped} lines dropped between agent and logger");
                     *dropped = 0;
                     let note = protocol::Record::now(4, "ctxinit", text);
-                    channel.send(&protocol::ToLogger::Record(note), &[])?;
+                    *number += 1;
+                    channel.send(&protocol::ToLogger::Record { number: *number, record: note }, &[])?;
                 }
-                channel.send(&protocol::ToLogger::Record(record), &[])?;
+                *number += 1;
+                channel.send(&protocol::ToLogger::Record { number: *number, record }, &[])?;
             }
             Self::Gone => {}
         }

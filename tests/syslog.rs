@@ -20,12 +20,17 @@ use std::time::{Duration, Instant, SystemTime};
 use ctxinit::agent::channel::Channel;
 use ctxinit::agent::protocol::{FromLogger, Record, ToLogger};
 use ctxinit::clock::Deadline;
+use ctxinit::syslog::Origin;
 use ctxinit::syslog::collect::Sources;
+use ctxinit::syslog::lasting::Lasting;
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 
 /// Longer than any pause between the tries that a test provokes.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the machine's records say of it.
+const ORIGIN: &str = "vm=\"11111111-2222-3333-4444-555555555555\" boot=\"0a1b2c3d\"";
 
 struct Machine {
     dir: tempfile::TempDir,
@@ -40,7 +45,10 @@ impl Machine {
         let sources = Sources::open(&dir.path().join("log"), kmsg).unwrap();
         let (mut control, theirs) = Channel::pair().unwrap();
         let role = thread::spawn(move || {
-            let code = ctxinit::syslog::run(sources, theirs);
+            let origin =
+                Origin { vm: "11111111-2222-3333-4444-555555555555".to_owned(), boot: "0a1b2c3d-e4f5".to_owned() };
+            let mut lasting = Lasting::in_memory(sources).unwrap();
+            let code = ctxinit::syslog::run(&mut lasting, &origin, theirs);
             (code, clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into())
         });
         control.send(&ToLogger::Hostname("vm7.site".to_owned()), b"").unwrap();
@@ -50,7 +58,7 @@ impl Machine {
     fn target(&mut self, port: u16, protocol: &str) {
         let syslog = format!("{{\"server\": \"127.0.0.1\", \"port\": {port}, \"protocol\": \"{protocol}\"}}");
         let syslog = serde_json::from_str(&syslog).unwrap();
-        self.control.send(&ToLogger::Target { syslog, nameservers: Vec::new() }, b"").unwrap();
+        self.control.send(&ToLogger::Target { syslog: Box::new(syslog), nameservers: Vec::new() }, b"").unwrap();
     }
 
     fn sender(&self) -> UnixDatagram {
@@ -76,6 +84,7 @@ struct Seen {
     host: String,
     app: String,
     procid: String,
+    msgid: String,
     data: String,
     text: String,
 }
@@ -84,7 +93,6 @@ fn parse(line: &str) -> Seen {
     let mut words = line.splitn(7, ' ');
     let mut next = || words.next().unwrap_or_else(|| panic!("{line:?}")).to_owned();
     let (pri, stamp, host, app, procid, msgid, rest) = (next(), next(), next(), next(), next(), next(), next());
-    assert_eq!(msgid, "-");
     let (data, text) = rest.split_once("] ").unwrap();
     Seen {
         pri: pri.strip_prefix('<').unwrap().strip_suffix(">1").unwrap().parse().unwrap(),
@@ -92,6 +100,7 @@ fn parse(line: &str) -> Seen {
         host,
         app,
         procid,
+        msgid,
         data: format!("{data}]"),
         text: text.to_owned(),
     }
@@ -183,7 +192,7 @@ fn what_was_logged_before_the_server_was_there_arrives() {
         assert!(record.stamp < before && before.duration_since(record.stamp).unwrap() < PATIENCE, "{record:?}");
         assert_eq!((record.pri, record.host.as_str(), record.app.as_str()), (30, "vm8", "app"));
         assert_eq!(record.procid, pid.to_string());
-        let data = format!("[ctxinit@32473 uid=\"{uid}\" pid=\"{pid}\"][meta sequenceId=\"{}\"]", n + 1);
+        let data = format!("[ctxinit@32473 {ORIGIN} uid=\"{uid}\" pid=\"{pid}\"][meta sequenceId=\"{}\"]", n + 1);
         assert_eq!(record.data, data);
     }
     // The server is gone by now (its end was dropped): that is no reason not to leave.
@@ -222,15 +231,22 @@ fn three_restarts_lose_nothing() {
         thread::sleep(Duration::from_millis(50 * round));
         listener = Some(listen(port));
     }
-    let rest = 5000 - seen.len();
-    assert!(rest > 0, "the restarts were to be in the middle");
-    let mut stream = accept(listener.as_ref().unwrap());
-    seen.extend(frames(&mut stream, rest));
+    assert!(seen.len() < 5000, "the restarts were to be in the middle");
+    let mut stream = BufReader::new(accept(listener.as_ref().unwrap()));
+    while seen.last().is_some_and(|record| !record.text.starts_with("4999 ")) {
+        seen.push(frame(&mut stream).unwrap());
+    }
     writer.join().unwrap();
-    let numbers: Vec<usize> =
+    let mut numbers: Vec<usize> =
         seen.iter().map(|record| record.text.split(' ').next().unwrap().parse().unwrap()).collect();
-    // Each once and in order: a record that was cut was no whole record to the server that got its beginning.
-    assert!(numbers.iter().copied().eq(0..5000), "{:?}", numbers.iter().zip(0..).find(|(n, want)| **n != *want));
+    // None is missing, and none comes before it was due.
+    numbers.dedup_by_key(|number| *number);
+    let mut next = 0;
+    for number in numbers {
+        assert!(number <= next, "{next} is missing before {number}");
+        next = next.max(number + 1);
+    }
+    assert_eq!(next, 5000);
     let closer = thread::spawn(move || frames(&mut stream, 1));
     assert_eq!(machine.drain(5000), ((5000, 0), 0));
     assert_eq!(closer.join().unwrap(), []);
@@ -296,7 +312,7 @@ fn a_flood_blocks_nobody_and_its_losses_are_announced() {
             count.parse::<usize>().unwrap()
         })
         .sum();
-    assert!(announced > 0 && own.iter().all(|record| record.pri == 5 * 8 + 4), "{own:?}");
+    assert!(announced > 0 && own.iter().all(|record| record.pri == 13 * 8 + 4 && record.msgid == "log-gap"), "{own:?}");
     assert_eq!(theirs.len() + announced, SENDERS * EACH);
     let severe = theirs.iter().filter(|record| record.pri == 11).count();
     assert_eq!(severe, SENDERS * EACH / 100, "the severe ones were to outlive the rest");
@@ -317,7 +333,7 @@ fn a_drain_without_a_server_tells_what_is_left() {
         let count = match port {
             None => 3000,
             // More than two kernels keep for it.
-            Some(port) if port == stalled_port => 2000,
+            Some(port) if port == stalled_port => 1800,
             Some(_) => 100,
         };
         let text = "x".repeat(4000);
@@ -328,7 +344,9 @@ fn a_drain_without_a_server_tells_what_is_left() {
         let start = Instant::now();
         let ((delivered, undelivered), code) = machine.drain(700);
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-        assert_eq!((delivered + undelivered, code), (count, 0), "{port:?}");
+        // What was dropped is announced by a record more.
+        let announced = delivered + undelivered - count;
+        assert!(announced <= 1 + u64::from(port != Some(stalled_port)) && code == 0, "{port:?} {announced}");
         assert!(undelivered > 0 && (delivered > 0) == (port == Some(stalled_port)), "{port:?} {delivered}");
     }
 }
@@ -349,14 +367,14 @@ fn a_dead_agent_is_noticed_and_the_rest_delivered() {
         data: Vec::new(),
         text: "\0".into(),
     };
-    machine.control.send(&ToLogger::Record(record), b"").unwrap();
+    machine.control.send(&ToLogger::Record { number: 0, record }, b"").unwrap();
     let Machine { control, role, dir: _dir } = machine;
     let server = thread::spawn(move || frames(accept(&listener), usize::MAX));
     drop(control);
     assert_eq!(role.join().unwrap().0, 1);
     let seen = server.join().unwrap();
-    let data = "[ctxinit@32473 job=\"a\\\"\\]b\"][meta sequenceId=\"1\"]";
-    assert_eq!((seen[0].pri, seen[0].app.as_str(), seen[0].data.as_str()), (11, "payload", data));
+    let data = format!("[ctxinit@32473 {ORIGIN} job=\"a\\\"\\]b\"][meta sequenceId=\"1\"]");
+    assert_eq!((seen[0].pri, seen[0].app.as_str(), seen[0].data.as_str()), (11, "payload", data.as_str()));
     assert_eq!((seen[0].procid.as_str(), seen[0].text.as_str()), ("9", "#000"));
     assert!(seen[1].text.starts_with("the agent is lost"), "{seen:?}");
 }
@@ -533,7 +551,7 @@ fn rsyslog_gets_every_record_whole() {
         let (raw, text) = odd[n % odd.len()];
         let severity = n % 8;
         sender.send(&[format!("<{}>app{n}[1]: {n} ", 24 + severity).as_bytes(), raw].concat()).unwrap();
-        let data = format!("[ctxinit@32473 uid=\"{uid}\" pid=\"{pid}\"][meta sequenceId=\"N\"]");
+        let data = format!("[ctxinit@32473 {ORIGIN} uid=\"{uid}\" pid=\"{pid}\"][meta sequenceId=\"N\"]");
         expected += &format!("vm7.site|app{n}|{pid}|-|3|{severity}|{data}|{n} {text}\n");
     }
     let owner = "/O=x/CN=\"J\" ] é";
@@ -544,9 +562,11 @@ fn rsyslog_gets_every_record_whole() {
         data: vec![("owner".to_owned(), owner.to_owned())],
         ..Record::now(5, "ctxinit", "job-1 ended".to_owned())
     };
-    machine.control.send(&ToLogger::Record(record), b"").unwrap();
-    let audit = "vm7.site|ctxinit|9|job-end|13|5|[ctxinit@32473 job=\"job-1\"]\
-         [audit@32473 owner=\"/O=x/CN=\\\"J\\\" \\] é\"][meta sequenceId=\"N\"]|job-1 ended";
+    machine.control.send(&ToLogger::Record { number: 0, record }, b"").unwrap();
+    let audit = format!(
+        "vm7.site|ctxinit|9|job-end|13|5|[ctxinit@32473 {ORIGIN} job=\"job-1\"]\
+         [audit@32473 owner=\"/O=x/CN=\\\"J\\\" \\] é\"][meta sequenceId=\"N\"]|job-1 ended"
+    );
     let drained = machine.drain(1001);
     let lines = || std::fs::read_to_string(&out).unwrap_or_default().lines().count();
     while lines() < 1001 && Instant::now() < deadline {
@@ -566,7 +586,7 @@ fn rsyslog_gets_every_record_whole() {
     let written: Vec<String> = written.lines().map(&mut unnumbered).collect();
     assert!(numbers.into_iter().eq(1..=1001));
     let (audits, others): (Vec<_>, Vec<_>) = written.iter().partition(|line| line.contains("|job-end|"));
-    assert_eq!(audits, [audit]);
+    assert_eq!(audits, [&audit]);
     for (got, want) in others.iter().zip(expected.lines()) {
         assert_eq!(*got, want);
     }

@@ -10,16 +10,18 @@ use nix::poll::PollFlags;
 
 use super::channel::Channel;
 use super::notice::Notice;
-use super::protocol::ToLogger;
+use super::protocol::{Credentials, ToLogger};
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
 use super::{Agent, audit, disk, guard, medium, network, roles};
 use crate::clock::Deadline;
+use crate::context::medium::COPY;
 use crate::devices::Devices;
 use crate::image::policy::{self, Policy};
 use crate::image::root::{self, Wanted};
 use crate::init::cmdline;
 use crate::network::names;
 use crate::syslog::collect::Sources;
+use crate::syslog::lasting::Lasting;
 use crate::{cgroup, config, ids, logging, mounts, syslog};
 
 /// A device that is still coming is looked for again after an event, or after this time without one: a
@@ -133,9 +135,13 @@ fn site_keys() -> Result<Vec<(String, String)>, String> {
 
 fn start_logger(agent: &mut Agent) -> io::Result<()> {
     let sources = Sources::open(Path::new("/dev/log"), Some(Path::new("/dev/kmsg"))).map_err(io::Error::other)?;
+    let lasting = agent.log.insert(Lasting::in_memory(sources)?);
     let (ours, theirs) = Channel::pair()?;
-    let keep = [sources.fds(), vec![roles::fd(&theirs)]].concat();
-    let child = roles::start(&mut agent.events, "logger", ids::LOGGER, &keep, || syslog::run(sources, theirs))?;
+    let keep = [lasting.fds(), vec![roles::fd(&theirs)]].concat();
+    let boot = agent.report.boot_id.clone();
+    let origin = syslog::Origin { vm: network::machine_uuid(&boot), boot };
+    let child =
+        roles::start(&mut agent.events, "logger", ids::LOGGER, &keep, || syslog::run(lasting, &origin, theirs))?;
     agent.logger = Some(child);
     logging::attach_logger(ours);
     Ok(())
@@ -161,8 +167,18 @@ pub fn logging_due(agent: &Agent) -> Due {
 /// Points the logger, which has collected since `policy`, at the site.
 pub fn logging(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     let Some(syslog) = agent.site.syslog.clone() else { return Ok(Done::Next(String::new())) };
-    let note = format!("{}:{} by {:?}", syslog.server, syslog.port, syslog.protocol).to_lowercase();
-    let target = ToLogger::Target { syslog, nameservers: names::own_nameservers() };
-    logging::with_logger(|logger| logger.send(&target, &[])).ok_or_else(|| machine_fault("the logger is gone"))?;
+    let note = syslog.to_string();
+    let read = |file: &Option<String>| match file {
+        Some(file) => match fs::read_to_string(format!("{COPY}/{file}")) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) => Err(site_fault(format!("{file} on the context CD: {error}"))),
+        },
+        None => Ok(None),
+    };
+    let credentials =
+        Credentials { ca: read(&syslog.ca)?, certificate: read(&syslog.certificate)?, key: read(&syslog.key)? };
+    let body = serde_json::to_vec(&credentials).map_err(|error| machine_fault(format!("logger: {error}")))?;
+    let target = ToLogger::Target { syslog: Box::new(syslog), nameservers: names::own_nameservers() };
+    logging::with_logger(|logger| logger.send(&target, &body)).ok_or_else(|| machine_fault("the logger is gone"))?;
     Ok(Done::Next(note))
 }

@@ -45,6 +45,7 @@ use crate::image::policy::Policy;
 use crate::image::root::Initramfs;
 use crate::logging;
 use crate::sys::process::Child;
+use crate::syslog::lasting::Lasting;
 
 use events::Events;
 use notice::Notice;
@@ -86,6 +87,8 @@ pub struct Agent {
     devices: Option<Devices>,
     initramfs: Option<Initramfs>,
     logger: Option<Child>,
+    /// What outlives it.
+    log: Option<Lasting>,
     dhcp: Vec<network::Client>,
     /// The rules that are in force; none where the image wants none.
     firewall: Option<firewall::Firewall>,
@@ -126,6 +129,7 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         devices: None,
         initramfs: None,
         logger: None,
+        log: None,
         dhcp: Vec::new(),
         firewall: None,
         scripts: Scripts::default(),

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::ban::owner::Owner;
-use crate::context::site::Syslog;
+use crate::context::syslog::Syslog;
 
 /// Agent to worker. `Claim` is said only to an idle worker; `Finished` and `Release` answer `Claimed`; `Stop` may come at
 /// any time, and what was asked before is still answered.
@@ -102,13 +102,29 @@ pub enum Fate {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToLogger {
     /// A record of the agent itself, a script or a payload.
-    Record(Record),
+    Record {
+        /// Counts from 1. The logger writes down the number of the last one that it has stored, so that the next logger
+        /// is told what a killed one had not.
+        number: u64,
+        /// What was said.
+        record: Record,
+    },
     /// The machine's name, for records not yet sent.
     Hostname(String),
-    /// Where records go from now on. `nameservers` are the resolver's addresses.
+    /// Whose processes this uid's are, from now on: said before the first of them runs, and true for ever, as no uid is
+    /// given twice.
+    Job {
+        /// Of the payload.
+        uid: u32,
+        /// Its name.
+        job: String,
+        /// Whose work it is, in one line; empty if nobody said.
+        owner: String,
+    },
+    /// Where records go from now on. The body is [`Credentials`] as JSON.
     Target {
-        /// The site's server.
-        syslog: Syslog,
+        /// The site's servers.
+        syslog: Box<Syslog>,
         /// Addresses of DNS servers, in the order of preference.
         nameservers: Vec<std::net::IpAddr>,
     },
@@ -119,12 +135,27 @@ pub enum ToLogger {
     },
 }
 
+/// Files of the CD that a connection by TLS needs, each as it is there (PEM).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// Of the server's authorities.
+    pub ca: Option<String>,
+    /// The machine's own.
+    pub certificate: Option<String>,
+    /// Of that.
+    pub key: Option<String>,
+}
+
 /// Logger to agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromLogger {
+    /// A server takes records now.
+    Reached,
+    /// None does any more.
+    Lost,
     /// Nothing more will be sent.
     Drained {
-        /// Records handed to the server's kernel.
+        /// Records that a server's kernel has acknowledged.
         delivered: u64,
         /// Records that nobody received.
         undelivered: u64,

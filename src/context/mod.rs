@@ -10,3 +10,4 @@ pub mod payload;
 pub mod shell;
 pub mod signature;
 pub mod site;
+pub mod syslog;

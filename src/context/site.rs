@@ -10,6 +10,7 @@ use super::bans::Bans;
 use super::firewall::Firewall;
 use super::network::Network;
 use super::payload::Tightening;
+use super::syslog::Syslog;
 use crate::disk::policy::Wanted;
 
 /// The whole file. Everything is optional; unknown keys are refused.
@@ -72,6 +73,8 @@ impl Site {
                 _ => {}
             }
         }
+        let syslog = self.syslog.as_ref();
+        faults.extend(syslog.and_then(|syslog| syslog.fault(&readable)));
         let bans = self.bans.as_ref();
         faults.extend(bans.and_then(|bans| bans.fault(&readable)));
         let bans_authorities = bans.and_then(|bans| bans.ca.as_deref());
@@ -91,31 +94,6 @@ impl Site {
 fn is_for_stop(path: &str) -> bool {
     let hook = |name: &str| name.ends_with(".sh") && !name.starts_with('.') && !name.contains('/');
     matches!(path, "prolog.sh" | "epilog.sh" | "init.sh") || path.strip_prefix("epilog.d/").is_some_and(hook)
-}
-
-/// The site's syslog server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Syslog {
-    /// Address or name.
-    pub server: Host,
-    /// 514 unless said otherwise.
-    #[serde(default = "syslog_port")]
-    pub port: Port,
-    /// `tcp` (octet-counted, RFC 6587) unless said otherwise.
-    #[serde(default)]
-    pub protocol: Protocol,
-}
-
-/// How syslog records travel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// RFC 6587 octet counting.
-    #[default]
-    Tcp,
-    /// RFC 5426, one record a datagram.
-    Udp,
 }
 
 /// A source of work, by kind.
@@ -159,10 +137,6 @@ impl Default for Limits {
         // Fault: long enough for a server's reboot, short enough not to hold a slot for nothing.
         Self { idle_secs: 120, fault_secs: 900 }
     }
-}
-
-fn syslog_port() -> Port {
-    Port(514)
 }
 
 fn lock_secs() -> LockSecs {
@@ -319,8 +293,7 @@ mod tests {
                 "work": {"topos": {"url": "http://10.0.2.2:8080/4.1", "pool": "mc"}}}"#,
         )
         .unwrap();
-        let syslog = site.syslog.unwrap();
-        assert_eq!((*syslog.port.get(), syslog.protocol), (514, Protocol::Tcp));
+        assert_eq!(site.syslog.unwrap().servers().map(|(_, port)| port).collect::<Vec<_>>(), [514]);
         let Work::Topos(topos) = site.work.unwrap();
         assert_eq!((*topos.lock_secs.get(), topos.results), (300, None));
     }
@@ -348,8 +321,8 @@ mod tests {
                 "context.json:2: syslog.port: port 0 cannot be reached",
             ),
             (
-                r#"{"syslog": {"server": "h", "protocol": "tls"}}"#,
-                "context.json:1: syslog.protocol: unknown variant `tls`, expected `tcp` or `udp`",
+                r#"{"syslog": {"server": "h", "protocol": "relp"}}"#,
+                "context.json:1: syslog.protocol: unknown variant `relp`, expected one of `tcp`, `udp`, `tls`",
             ),
             (
                 r#"{"work": {"topos": {"url": "ftp://x", "pool": "p"}}}"#,

@@ -1,29 +1,34 @@
 //! The logger: collects the machine's log from the first moment on and forwards it to the site.
 //!
 //! One loop serves the sources, the agent and the server. Reading never waits for sending: between the two is a
-//! bounded queue, so no sender ever blocks, and what did not fit is counted and announced.
+//! bounded store, so no sender ever blocks, and what did not fit is counted and announced. What it holds outlives it:
+//! the store's memory, the sources' descriptors and a ledger are the agent's, who gives them to the next logger.
 
-mod backoff;
 pub mod collect;
+pub mod lasting;
+pub mod ledger;
 pub mod parse;
-mod queue;
 mod record;
+pub mod store;
 mod transport;
-mod window;
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::collect::{KernelRecord, Sources};
+use self::lasting::Lasting;
+use self::ledger::{Count, Ledger};
 use self::parse::Message;
-use self::queue::Queue;
-use self::record::{Audit, Entry, Record};
+use self::record::{Audit, Record};
+use self::store::Store;
 use self::transport::Transport;
 use crate::agent::channel::Channel;
 use crate::agent::protocol::{self, FromLogger, ToLogger};
 use crate::clock::Deadline;
+use crate::context::syslog::Syslog;
 
 /// Records that are read from one source before the others have their turn.
 const BATCH: usize = 256;
@@ -36,13 +41,29 @@ const USER: u8 = 1;
 const DAEMON: u8 = 3;
 const SYSLOG: u8 = 5;
 
-/// The role's life: collects from `sources`, obeys `control`. Returns the exit code, 0 after a drain that the agent
-/// asked for and 1 when the agent was lost.
-pub fn run(sources: Sources, control: Channel) -> i32 {
+/// Whose log it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The machine's UUID.
+    pub vm: String,
+    /// The kernel's boot id.
+    pub boot: String,
+}
+
+/// The role's life: collects, obeys `control`, forwards. Returns the exit code: 0 after a drain that the agent asked for,
+/// 1 when the agent was lost, 2 if its memory cannot be mapped.
+pub fn run(lasting: &mut Lasting, origin: &Origin, control: Channel) -> i32 {
+    let (store, ledger) = match lasting.map() {
+        Ok(memory) => memory,
+        Err(error) => {
+            log::error!("cannot map the log's memory: {error}");
+            return 2;
+        }
+    };
     let mut logger = Logger {
-        sources,
+        sources: &mut lasting.sources,
         control,
-        log: Log { queue: Queue::new(queue::CAPACITY), collected: 0, scratch: Vec::new() },
+        log: Log::new(store, ledger, record::origin(&origin.vm, &origin.boot)),
         transport: Transport::new(),
         host: record::host_name(""),
         announced: Deadline::after(Duration::ZERO),
@@ -50,16 +71,15 @@ pub fn run(sources: Sources, control: Channel) -> i32 {
         orphan: false,
         deaf: false,
         more: false,
-        delivered: 0,
-        dropped: 0,
     };
-    let mut ready = Ready { dev_log: true, kmsg: true, control: true, link: true };
+    let mut ready = Ready { dev_log: true, kmsg: true, control: true };
     loop {
-        logger.collect(ready);
+        // What the agent says of a job stands before what the job says.
         if ready.control {
             logger.obey();
         }
-        logger.transport.step(ready.link);
+        logger.collect(ready);
+        logger.announce();
         logger.forward();
         if logger.is_done() {
             return logger.leave();
@@ -68,8 +88,8 @@ pub fn run(sources: Sources, control: Channel) -> i32 {
     }
 }
 
-struct Logger {
-    sources: Sources,
+struct Logger<'a> {
+    sources: &'a mut Sources,
     control: Channel,
     log: Log,
     transport: Transport,
@@ -85,14 +105,13 @@ struct Logger {
     deaf: bool,
     /// The channel holds messages that were already read from its socket, so poll(2) does not see them.
     more: bool,
-    delivered: u64,
-    dropped: u64,
 }
 
 /// What collecting writes to; apart from the sources, whose buffer the records borrow.
 struct Log {
-    queue: Queue,
-    collected: u64,
+    store: Store,
+    ledger: Ledger,
+    origin: Vec<u8>,
     scratch: Vec<u8>,
 }
 
@@ -101,33 +120,52 @@ struct Ready {
     dev_log: bool,
     kmsg: bool,
     control: bool,
-    link: bool,
 }
 
 impl Log {
-    fn entry(&mut self, record: &Record<'_>) -> Entry {
-        self.collected += 1;
-        record::render(record, self.collected, &mut self.scratch)
+    /// Goes on where the last one was killed, and says so.
+    fn new(store: Store, ledger: Ledger, origin: Vec<u8>) -> Self {
+        let mut log = Self { store, ledger, origin, scratch: Vec::new() };
+        let starts = log.ledger.get(Count::Starts);
+        log.ledger.set(Count::Starts, starts + 1);
+        if starts == 0 {
+            // Of an earlier life of the machine.
+            log.ledger.set(Count::Before, log.store.last());
+            log.ledger.set(Count::Last, log.store.last());
+        } else {
+            let (waiting, last) = (log.store.waiting(), log.ledger.get(Count::Last) - log.ledger.get(Count::Before));
+            log.push_own(&format!(
+                "the logger was started again after number {last}: {waiting} records may come twice, and what it had \
+                 read from its senders and not yet written down is lost"
+            ));
+        }
+        log
     }
 
     fn push(&mut self, record: &Record<'_>) {
-        let entry = self.entry(record);
-        self.queue.push(entry);
+        let number = self.ledger.get(Count::Last) + 1;
+        let entry = record::render(record, &self.origin, number - self.ledger.get(Count::Before), &mut self.scratch);
+        self.store.push(number, &entry);
+        self.ledger.set(Count::Last, number);
     }
 
-    fn own(&mut self, text: &str) -> Entry {
+    /// What a site goes by when it asks whether something is missing.
+    fn push_audit(&mut self, id: &str, data: &[(&str, u64)], text: &str) {
+        let data: Vec<_> = data.iter().map(|(name, value)| ((*name).to_owned(), value.to_string())).collect();
         let message =
-            Message { facility: SYSLOG, severity: WARNING, tag: b"ctxinit", pid: None, text: text.as_bytes() };
-        self.entry(&Record::trusted(message, SystemTime::now()))
+            Message { facility: record::AUDIT, severity: WARNING, tag: b"ctxinit", pid: None, text: text.as_bytes() };
+        let audit = Some(Audit { id, data: &data });
+        self.push(&Record { audit, ..Record::trusted(message, SystemTime::now()) });
     }
 
     fn push_own(&mut self, text: &str) {
-        let entry = self.own(text);
-        self.queue.push(entry);
+        let message =
+            Message { facility: SYSLOG, severity: WARNING, tag: b"ctxinit", pid: None, text: text.as_bytes() };
+        self.push(&Record::trusted(message, SystemTime::now()));
     }
 }
 
-impl Logger {
+impl Logger<'_> {
     fn collect(&mut self, ready: Ready) {
         let Self { sources, log, .. } = self;
         if ready.dev_log {
@@ -158,10 +196,14 @@ impl Logger {
         self.more = false;
         for _ in 0..BATCH {
             match self.control.try_recv() {
-                Ok(Some((ToLogger::Record(record), _))) => self.log.push(&from_agent(&record)),
+                Ok(Some((ToLogger::Record { number, record }, _))) => {
+                    self.log.push(&from_agent(&record));
+                    self.log.ledger.set(Count::Agent, number);
+                }
+                Ok(Some((ToLogger::Job { .. }, _))) => {}
                 Ok(Some((ToLogger::Hostname(name), _))) => self.host = record::host_name(&name),
-                Ok(Some((ToLogger::Target { syslog, nameservers }, _))) => {
-                    self.transport.set_target(syslog, nameservers);
+                Ok(Some((ToLogger::Target { syslog, nameservers }, credentials))) => {
+                    self.aim(&syslog, &credentials, nameservers);
                 }
                 Ok(Some((ToLogger::Drain { millis }, _))) => self.end(Duration::from_millis(millis.into())),
                 Ok(None) => return,
@@ -180,44 +222,47 @@ impl Logger {
         self.more = true;
     }
 
+    fn aim(&mut self, syslog: &Syslog, credentials: &[u8], nameservers: Vec<IpAddr>) {
+        let credentials = serde_json::from_slice(credentials).unwrap_or_default();
+        if let Err(error) = self.transport.set_target(syslog, &credentials, nameservers) {
+            log::error!("{error}");
+        }
+    }
+
     fn end(&mut self, time: Duration) {
         // What was said before the order belongs to it.
-        let everything = Ready { dev_log: true, kmsg: true, control: false, link: false };
+        let everything = Ready { dev_log: true, kmsg: true, control: false };
         self.collect(everything);
         self.ending = Some(Deadline::after(time));
         self.transport.hurry();
     }
 
-    fn forward(&mut self) {
-        while self.transport.is_up() {
-            self.delivered += self.transport.write();
-            if !self.transport.window.is_empty() || !self.fill() {
-                break;
-            }
-        }
-        let waiting = !self.transport.window.is_empty() || !self.log.queue.is_empty() || self.log.queue.has_drops();
-        if self.ending.is_some() && !waiting {
-            self.transport.finish();
+    /// When drops are to be announced, if there are any: at once if nothing else waits to be sent.
+    fn announcement(&self) -> Option<Deadline> {
+        let store = &self.log.store;
+        let now = Deadline::after(Duration::ZERO);
+        store.has_drops().then(|| if store.is_sent() { now } else { self.announced })
+    }
+
+    /// A word on what was dropped; it is an audit record, so no flood drops that too.
+    fn announce(&mut self) {
+        if self.announcement().is_some_and(Deadline::passed)
+            && let Some(drops) = self.log.store.take_drops()
+        {
+            self.log.ledger.add(Count::Dropped, drops.count);
+            self.announced = Deadline::after(ANNOUNCE);
+            let data = [("count", drops.count), ("first", drops.first), ("last", drops.last)];
+            self.log.push_audit("log-gap", &data, &drops.to_string());
         }
     }
 
-    /// Moves records from the queue to the empty window, behind the word on those that were dropped. Returns whether
-    /// there were any.
-    fn fill(&mut self) -> bool {
-        let Self { log, transport, host, .. } = self;
-        if (self.announced.passed() || log.queue.is_empty())
-            && let Some(drops) = log.queue.take_drops()
-        {
-            self.dropped += drops.count;
-            self.announced = Deadline::after(ANNOUNCE);
-            transport.window.push(&log.own(&drops.to_string()), host);
+    fn forward(&mut self) {
+        let Log { store, ledger, .. } = &mut self.log;
+        let done = self.transport.step(store) + self.transport.forward(store, &self.host);
+        ledger.add(Count::Delivered, done);
+        if self.ending.is_some() && store.is_sent() && !store.has_drops() {
+            self.transport.finish();
         }
-        while transport.window.has_room()
-            && let Some(entry) = log.queue.pop()
-        {
-            transport.window.push(&entry, host);
-        }
-        !transport.window.is_empty()
     }
 
     fn is_done(&self) -> bool {
@@ -225,16 +270,18 @@ impl Logger {
     }
 
     fn leave(mut self) -> i32 {
-        let dropped = self.dropped + self.log.queue.take_drops().map_or(0, |drops| drops.count);
-        let waiting = self.log.queue.len() + self.transport.window.len();
-        let answer = FromLogger::Drained { delivered: self.delivered, undelivered: dropped + waiting as u64 };
-        // The only message this way, so it fits into the socket; an agent that is gone needs no answer.
+        let Log { store, ledger, .. } = &mut self.log;
+        ledger.add(Count::Dropped, store.take_drops().map_or(0, |drops| drops.count));
+        let in_tail = self.transport.in_tail();
+        let undelivered = ledger.get(Count::Dropped) + store.waiting() - in_tail;
+        let answer = FromLogger::Drained { delivered: ledger.get(Count::Delivered) + in_tail, undelivered };
+        // Few are sent this way, so it fits into the socket; an agent that is gone needs no answer.
         let _ = self.control.send(&answer, b"");
         i32::from(self.orphan)
     }
 
     fn wait(&self) -> Ready {
-        let timers = [self.ending, self.transport.timer()];
+        let timers = [self.ending, self.transport.timer(), self.announcement()];
         let timeout = timers.into_iter().flatten().min().map_or(PollTimeout::NONE, Deadline::poll_timeout);
         // A socket of ours that is watched for nothing, and so never ready, in the place of what is not there.
         let nothing = || PollFd::new(self.sources.dev_log(), PollFlags::empty());
@@ -249,8 +296,8 @@ impl Logger {
         let timeout = if self.more { PollTimeout::ZERO } else { timeout };
         // Interrupted, or out of memory: then nothing is ready, and the next call knows more.
         let _ = poll(&mut fds, timeout);
-        let [dev_log, kmsg, control, link] = fds.map(|fd| fd.any().unwrap_or(true));
-        Ready { dev_log, kmsg, control: control || self.more, link }
+        let [dev_log, kmsg, control, _] = fds.map(|fd| fd.any().unwrap_or(true));
+        Ready { dev_log, kmsg, control: control || self.more }
     }
 }
 

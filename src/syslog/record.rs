@@ -8,6 +8,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use super::parse::Message;
+use super::store::Entry;
 
 /// Longest record in bytes: RFC 5425 wants every receiver to take 8192, and more is rsyslog's to cut by default.
 pub const LIMIT: usize = 8192;
@@ -16,6 +17,10 @@ const MAX_HOST: usize = 255;
 const MAX_APP: usize = 48;
 /// A job's name comes from a pool; the agent's own are far shorter.
 const MAX_JOB: usize = 64;
+/// A UUID; where there is none, the boot id stands for it.
+const MAX_VM: usize = 36;
+/// Of the boot id as much as tells one life of a machine from the others.
+const MAX_BOOT: usize = 8;
 /// RFC 5424's longest MSGID.
 const MAX_MSGID: usize = 32;
 /// Of one value of an audit record, bytes: a person's name is never cut, a command may be.
@@ -112,41 +117,16 @@ impl<'a> Record<'a> {
     }
 }
 
-/// A finished record, but for the host's name.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Place in the order of collection, from 1.
-    pub number: u64,
-    /// 0-7.
-    pub severity: u8,
-    /// Whether it is an audit record.
-    pub audit: bool,
-    host_at: u8,
-    bytes: Box<[u8]>,
+/// The machine's own parameters, which every record has.
+pub fn origin(vm: &str, boot: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_param(&mut out, "vm", vm, MAX_VM);
+    push_param(&mut out, "boot", boot, MAX_BOOT);
+    out
 }
 
-impl Entry {
-    /// Bytes of memory that it takes: its own, the structure and the allocator's.
-    pub fn cost(&self) -> usize {
-        self.bytes.len() + size_of::<Self>() + 2 * size_of::<usize>()
-    }
-
-    /// Length with this host name.
-    pub fn length(&self, host: &str) -> usize {
-        self.bytes.len() + host.len()
-    }
-
-    /// Appends the record with this host name.
-    pub fn write(&self, host: &str, out: &mut Vec<u8>) {
-        let (head, tail) = self.bytes.split_at_checked(usize::from(self.host_at)).unwrap_or_default();
-        out.extend_from_slice(head);
-        out.extend_from_slice(host.as_bytes());
-        out.extend_from_slice(tail);
-    }
-}
-
-/// Writes a record down; `scratch` spares the growing of a new buffer for each.
-pub fn render(record: &Record<'_>, number: u64, scratch: &mut Vec<u8>) -> Entry {
+/// Writes a record down; `scratch` spares the growing of a new buffer for each. `origin` is as [`origin`] has it.
+pub fn render<'a>(record: &Record<'_>, origin: &[u8], number: u64, scratch: &'a mut Vec<u8>) -> Entry<'a> {
     let out = scratch;
     out.clear();
     // Writing to a Vec cannot fail, and the time is in the range that humantime formats.
@@ -162,11 +142,11 @@ pub fn render(record: &Record<'_>, number: u64, scratch: &mut Vec<u8>) -> Entry 
     };
     push_name(out, record.audit.map_or(b"", |audit| audit.id.as_bytes()), MAX_MSGID);
     out.push(b' ');
-    push_data(out, record, number);
+    push_data(out, record, origin, number);
     out.push(b' ');
     push_text(out, &record.text, record.cut, LIMIT - MAX_HOST);
     let (severity, audit) = (record.severity.min(7), record.audit.is_some());
-    Entry { number, severity, audit, host_at, bytes: Box::from(out.as_slice()) }
+    Entry { severity, audit, host_at, bytes: out }
 }
 
 /// A host name fit for the header, `-` if there is none.
@@ -184,9 +164,10 @@ fn push_name(out: &mut Vec<u8>, name: &[u8], max: usize) {
 }
 
 /// Our element and `meta`. 32473 is the enterprise number for examples (RFC 5612): the project has none of its own.
-fn push_data(out: &mut Vec<u8>, record: &Record<'_>, number: u64) {
-    if record.sender.is_some() || record.job.is_some() {
+fn push_data(out: &mut Vec<u8>, record: &Record<'_>, origin: &[u8], number: u64) {
+    if !origin.is_empty() || record.sender.is_some() || record.job.is_some() {
         out.extend_from_slice(b"[ctxinit@32473");
+        out.extend_from_slice(origin);
         if let Some(Sender { uid, pid }) = record.sender {
             let _ = write!(out, " uid=\"{uid}\" pid=\"{pid}\"");
         }
@@ -282,7 +263,10 @@ mod tests {
 
     fn line(record: &Record<'_>, number: u64) -> String {
         let mut out = Vec::new();
-        render(record, number, &mut Vec::new()).write("vm1", &mut out);
+        let mut scratch = Vec::new();
+        let Entry { host_at, bytes, .. } = render(record, b"", number, &mut scratch);
+        let (head, tail) = bytes.split_at(host_at.into());
+        out.extend([head, b"vm1", tail].concat());
         String::from_utf8(out).unwrap()
     }
 
@@ -398,14 +382,13 @@ mod tests {
 
     #[test]
     fn long_text_is_cut_with_a_mark() {
-        let host = "h".repeat(MAX_HOST);
         for piece in ["x", "é", "\t"] {
             let text = piece.repeat(150_000);
-            let entry = render(&Record::from_sender(parse::datagram(text.as_bytes()), None, TIME), 1, &mut Vec::new());
-            let mut out = Vec::new();
-            entry.write(&host, &mut out);
-            assert_eq!(entry.length(&host), out.len());
-            assert!((LIMIT - 40..=LIMIT).contains(&out.len()), "{} {piece:?}", out.len());
+            let mut scratch = Vec::new();
+            let entry =
+                render(&Record::from_sender(parse::datagram(text.as_bytes()), None, TIME), b"", 1, &mut scratch);
+            let length = entry.bytes.len() + MAX_HOST;
+            assert!((LIMIT - 40..=LIMIT).contains(&length), "{length} {piece:?}");
         }
         let (.., text) = check(&sent("é".repeat(150_000).as_bytes(), 1));
         assert!(text.ends_with("é [cut, 300000 bytes]"), "{text}");
@@ -418,7 +401,7 @@ mod tests {
     #[test]
     fn a_text_that_just_fits_is_whole() {
         let mut record = Record::from_sender(parse::datagram(b""), None, TIME);
-        let room = LIMIT - MAX_HOST - render(&record, 1, &mut Vec::new()).length("");
+        let room = LIMIT - MAX_HOST - render(&record, b"", 1, &mut Vec::new()).bytes.len();
         for (length, whole) in [(room, true), (room + 1, false)] {
             record.text = vec![b'x'; length].into();
             assert_eq!(check(&line(&record, 1)).4.len() == length, whole, "{length}");

@@ -2,7 +2,7 @@
 
 use super::{Known, Part};
 use crate::context::network::{Interface, Ipv6, Method};
-use crate::context::site::{Protocol, Work};
+use crate::context::site::Work;
 use crate::image::policy::Firewall;
 use crate::network::{firewall, names};
 
@@ -65,13 +65,7 @@ fn card(card: &Interface) -> String {
 
 pub fn logging(known: &Known<'_>) -> Part {
     let line = match &known.site.syslog {
-        Some(syslog) => {
-            let protocol = match syslog.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-            };
-            format!("the log, from its first record on, goes to {} port {} by {protocol}", syslog.server, syslog.port)
-        }
+        Some(syslog) => format!("the log, from its first record on, goes to {syslog}"),
         None => "skipped: no syslog server in context.json, so the log stays in the machine".to_owned(),
     };
     Part::new("logging", vec![line])

@@ -1,0 +1,300 @@
+//! From a list of servers to a connection: names, addresses, pauses.
+//!
+//! The servers are tried in their order, each at all its addresses, and its name is looked up anew each time: a site may
+//! move its server during a machine's life. When none of them answers, all pause, longer each time.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
+use thiserror::Error;
+
+use super::backoff;
+use crate::clock::Deadline;
+use crate::context::site::Host;
+use crate::network::names;
+use crate::network::resolver::{Lookup, ResolveError};
+
+/// For a name: two rounds over three silent servers.
+const RESOLVE: Duration = Duration::from_secs(10);
+/// Three lost SYNs (1, 2, 4 s) and their answers; the next try may find another address.
+const CONNECT: Duration = Duration::from_secs(10);
+/// More than anybody gives one name.
+const ADDRESSES: usize = 8;
+/// A server that acknowledges nothing for so long is gone; the kernel's own patience is 15 minutes.
+const USER_TIMEOUT_MILLIS: u32 = 30_000;
+/// A packet a minute notices a dead server, or firewall state, before there is something to say.
+const KEEPALIVE_SECS: u32 = 60;
+/// What the kernel may hold unsent; 64 KiB (which it doubles) still fill a site's network.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Failures of one outage that are worth a line; by then the pause has grown to its longest.
+const SAID: u32 = 8;
+
+/// Why a server cannot be reached now.
+#[derive(Debug, Error)]
+pub enum TryError {
+    /// Its name.
+    #[error("{0}")]
+    Name(#[from] ResolveError),
+    /// A step on the way to it, or later.
+    #[error("{address}: {step}: {source}")]
+    Step {
+        /// Of the server.
+        address: SocketAddr,
+        /// What was being done.
+        step: &'static str,
+        /// Why it did not work.
+        source: io::Error,
+    },
+    /// No answer.
+    #[error("{address}: no answer in {} s", limit.as_secs())]
+    Silent {
+        /// Of the server.
+        address: SocketAddr,
+        /// For how long.
+        limit: Duration,
+    },
+    /// In order.
+    #[error("{address}: closed by the server")]
+    Closed {
+        /// Of the server.
+        address: SocketAddr,
+    },
+}
+
+impl TryError {
+    /// For `map_err`.
+    pub fn at(address: SocketAddr, step: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Step { address, step, source }
+    }
+}
+
+/// What a try has led to.
+#[derive(Debug)]
+pub enum Found {
+    /// A connection, and the name or address that was asked for.
+    Stream(TcpStream, SocketAddr, Host),
+    /// The same for datagrams.
+    Datagrams(UdpSocket, SocketAddr),
+}
+
+/// The list, and where in it we are.
+#[derive(Debug)]
+pub struct Tries {
+    servers: Vec<(Host, u16)>,
+    nameservers: Vec<IpAddr>,
+    udp: bool,
+    /// The server that is tried, and which of its addresses are left.
+    turn: usize,
+    addresses: VecDeque<IpAddr>,
+    state: State,
+    /// Rounds without a good connection, and lines about them.
+    failures: u32,
+    said: u32,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A connection is there, or none is wanted.
+    Idle,
+    /// Until the next round.
+    Pausing(Deadline),
+    /// The server whose turn it is.
+    Server,
+    Resolving(Box<Lookup>),
+    /// Its next address.
+    Address,
+    Connecting {
+        stream: TcpStream,
+        address: SocketAddr,
+        deadline: Deadline,
+    },
+}
+
+impl Tries {
+    /// Tries these at once.
+    pub fn new(servers: Vec<(Host, u16)>, nameservers: Vec<IpAddr>, udp: bool) -> Self {
+        Self {
+            servers,
+            nameservers,
+            udp,
+            turn: 0,
+            addresses: VecDeque::new(),
+            state: State::Server,
+            failures: 0,
+            said: 0,
+        }
+    }
+
+    /// What poll(2) should watch.
+    pub fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        match &self.state {
+            State::Resolving(lookup) => lookup.fd().map(|fd| (fd, PollFlags::POLLIN)),
+            State::Connecting { stream, .. } => Some((stream.as_fd(), PollFlags::POLLOUT)),
+            _ => None,
+        }
+    }
+
+    /// When [`Tries::step`] has something to do without an event.
+    pub fn timer(&self) -> Option<Deadline> {
+        match &self.state {
+            State::Pausing(deadline) | State::Connecting { deadline, .. } => Some(*deadline),
+            State::Resolving(lookup) => Some(Deadline::at(lookup.due())),
+            State::Server | State::Address => Some(Deadline::after(Duration::ZERO)),
+            State::Idle => None,
+        }
+    }
+
+    /// Does what is due.
+    pub fn step(&mut self) -> Option<Found> {
+        loop {
+            match &mut self.state {
+                State::Idle => return None,
+                State::Pausing(deadline) if deadline.passed() => self.state = State::Server,
+                State::Pausing(_) => return None,
+                State::Server => self.begin(),
+                State::Resolving(lookup) => match lookup.advance(Instant::now())? {
+                    Ok(addresses) => self.at_addresses(addresses),
+                    Err(error) => self.failed(&error.into()),
+                },
+                State::Address => match self.connect() {
+                    Ok(found @ Some(_)) => return found,
+                    Ok(None) => {}
+                    Err(error) => self.failed(&error),
+                },
+                State::Connecting { stream, address, deadline } => {
+                    let address = *address;
+                    match stream.take_error() {
+                        Ok(None) if stream.peer_addr().is_ok() => return self.connected(),
+                        Ok(None) if deadline.passed() => self.failed(&TryError::Silent { address, limit: CONNECT }),
+                        Ok(None) => return None,
+                        Ok(Some(source)) | Err(source) => self.failed(&TryError::at(address, "connect")(source)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let Some((host, _)) = self.servers.get(self.turn) else {
+            self.state = State::Idle;
+            return;
+        };
+        match host.get().parse() {
+            Ok(address) => self.at_addresses(vec![address]),
+            Err(_) => {
+                let now = Instant::now();
+                let lookup = Lookup::new(host.get(), &self.nameservers, &names::hosts(), now, now + RESOLVE);
+                self.state = State::Resolving(Box::new(lookup));
+            }
+        }
+    }
+
+    fn at_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.addresses = addresses.into_iter().take(ADDRESSES).collect();
+        self.state = State::Address;
+    }
+
+    fn connect(&mut self) -> Result<Option<Found>, TryError> {
+        let server = self.servers.get(self.turn);
+        let Some((ip, (_, port))) = self.addresses.pop_front().zip(server) else {
+            self.next_server();
+            return Ok(None);
+        };
+        let address = SocketAddr::new(ip, *port);
+        if self.udp {
+            let socket = udp(address).map_err(TryError::at(address, "connect"))?;
+            self.state = State::Idle;
+            return Ok(Some(Found::Datagrams(socket, address)));
+        }
+        let stream = connect_start(address).map_err(io::Error::from).map_err(TryError::at(address, "connect"))?;
+        self.state = State::Connecting { stream, address, deadline: Deadline::after(CONNECT) };
+        Ok(None)
+    }
+
+    fn connected(&mut self) -> Option<Found> {
+        let State::Connecting { stream, address, .. } = std::mem::replace(&mut self.state, State::Idle) else {
+            return None;
+        };
+        let (host, _) = self.servers.get(self.turn)?;
+        if self.said > 0 {
+            log::info!("syslog server {address} reached");
+        }
+        Some(Found::Stream(stream, address, host.clone()))
+    }
+
+    /// A try has led to nothing, or to a connection that did not last: the next address or server.
+    pub fn failed(&mut self, error: &TryError) {
+        self.say(error);
+        self.state = State::Address;
+        if self.addresses.is_empty() {
+            self.next_server();
+        }
+    }
+
+    /// A connection that was a good one is lost: from the first server on, soon.
+    pub fn lost(&mut self, error: &TryError) {
+        (self.failures, self.said) = (0, 0);
+        self.say(error);
+        self.pause();
+    }
+
+    /// Tries at once instead of pausing on, and soon again: the time left is short.
+    pub fn hurry(&mut self) {
+        self.failures = 0;
+        if matches!(self.state, State::Pausing(_)) {
+            self.state = State::Server;
+        }
+    }
+
+    fn next_server(&mut self) {
+        self.turn += 1;
+        self.state = State::Server;
+        if self.turn >= self.servers.len() {
+            self.pause();
+        }
+    }
+
+    fn pause(&mut self) {
+        self.turn = 0;
+        self.addresses.clear();
+        self.failures = self.failures.saturating_add(1);
+        self.state = State::Pausing(Deadline::after(backoff::pause(self.failures)));
+    }
+
+    fn say(&mut self, error: &TryError) {
+        self.said = self.said.saturating_add(1);
+        if self.said <= SAID {
+            log::warn!("syslog server {error}");
+        }
+    }
+}
+
+fn connect_start(address: SocketAddr) -> Result<TcpStream, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::SndBuf, &SEND_BUFFER)?;
+    setsockopt(&socket, sockopt::TcpUserTimeout, &USER_TIMEOUT_MILLIS)?;
+    setsockopt(&socket, sockopt::KeepAlive, &true)?;
+    setsockopt(&socket, sockopt::TcpKeepIdle, &KEEPALIVE_SECS)?;
+    setsockopt(&socket, sockopt::TcpKeepInterval, &(KEEPALIVE_SECS / 4))?;
+    // What is written is a batch already: waiting for more only delays it.
+    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from(socket)),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_nonblocking(true)?;
+    socket.connect(address)?;
+    Ok(socket)
+}
