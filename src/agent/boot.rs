@@ -134,7 +134,7 @@ fn site_keys() -> Result<Vec<(String, String)>, String> {
 }
 
 fn start_logger(agent: &mut Agent) -> io::Result<()> {
-    let sources = Sources::open(Path::new("/dev/log"), Some(Path::new("/dev/kmsg"))).map_err(io::Error::other)?;
+    let sources = Sources::of_machine().map_err(io::Error::other)?;
     let lasting = agent.log.insert(Lasting::in_memory(sources)?);
     let (ours, theirs) = Channel::pair()?;
     let keep = [lasting.fds(), vec![roles::fd(&theirs)]].concat();

@@ -41,8 +41,8 @@ const LINKS: [(&str, &str); 5] = [
 ];
 /// Names in a job's `/dev`, for the proof.
 const DIRECTORIES: [&str; 2] = ["pts", "shm"];
-/// The machine's socket is bound over it.
-const LOG: &str = "log";
+/// The machine's sockets for the log, datagrams and streams, are bound over these.
+const LOGS: [&str; 2] = ["log", "log.stream"];
 
 /// What is shared by all jobs of a machine; unmounted when dropped.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ fn fill(policy: &Payload) -> io::Result<()> {
     for (name, target) in LINKS {
         symlink(target, format!("{DEV}/{name}"))?;
     }
-    fs::write(format!("{DEV}/{LOG}"), "")
+    LOGS.iter().try_for_each(|log| fs::write(format!("{DEV}/{log}"), ""))
 }
 
 /// In this order: a place is covered after what it is covered with was taken from there.
@@ -208,12 +208,14 @@ fn own_proc() -> Result<(), Errno> {
 }
 
 fn own_dev() -> Result<(), Errno> {
-    let log = format!("{DEV}/{LOG}");
     let none: Option<&str> = None;
-    match mount(Some("/dev/log"), log.as_str(), none, MsFlags::MS_BIND, none) {
-        // Nobody listens in this machine.
-        Ok(()) | Err(Errno::ENOENT) => {}
-        Err(errno) => return Err(errno),
+    for log in LOGS {
+        let (here, there) = (format!("/dev/{log}"), format!("{DEV}/{log}"));
+        match mount(Some(here.as_str()), there.as_str(), none, MsFlags::MS_BIND, none) {
+            // Nobody listens in this machine.
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
     }
     mount(Some(DEV), "/dev", none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
     forbid(c"/dev", false, Forbids { writing: true, setuid: true, devices: false, programs: true }, true)
@@ -266,7 +268,7 @@ fn dev_is_own(plan: &Plan<'_>) -> Proof {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if !known.iter().chain(&DIRECTORIES).chain([&LOG]).chain(&fuse).any(|one| *one == name) {
+        if !known.iter().chain(&DIRECTORIES).chain(&LOGS).chain(&fuse).any(|one| *one == name) {
             return Err(format!("/dev/{name} is there"));
         }
     }

@@ -21,3 +21,5 @@ pub mod random;
 pub mod seccomp;
 pub mod shared;
 pub mod signals;
+pub mod stamped;
+pub mod synced;

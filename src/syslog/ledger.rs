@@ -24,6 +24,8 @@ pub enum Count {
     Delivered,
     /// Records that were dropped.
     Dropped,
+    /// Of the kernel's records, the number of the first that is not stored.
+    Kernel,
 }
 
 /// The numbers.

@@ -4,25 +4,30 @@
 //! bounded store, so no sender ever blocks, and what did not fit is counted and announced. What it holds outlives it:
 //! the store's memory, the sources' descriptors and a ledger are the agent's, who gives them to the next logger.
 
+mod clock;
 pub mod collect;
 pub mod lasting;
 pub mod ledger;
 pub mod parse;
 mod record;
+mod rules;
 pub mod store;
 mod transport;
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use self::collect::{KernelRecord, Sources};
+use self::clock::Clock;
+use self::collect::{Collector, KernelRecord};
 use self::lasting::Lasting;
 use self::ledger::{Count, Ledger};
 use self::parse::Message;
-use self::record::{Audit, Record};
+use self::record::{Audit, Record, Writer};
+use self::rules::{Gap, Rules};
 use self::store::Store;
 use self::transport::Transport;
 use crate::agent::channel::Channel;
@@ -32,6 +37,10 @@ use crate::context::syslog::Syslog;
 
 /// Records that are read from one source before the others have their turn.
 const BATCH: usize = 256;
+/// The same for a source that gives many at a time.
+const TURNS: usize = 8;
+/// As much as a full queue of datagrams gives, and all that clients of streams have under way.
+const LAST_TURNS: usize = 64;
 /// A flood is announced once in this time, not once a write.
 const ANNOUNCE: Duration = Duration::from_secs(1);
 /// The agent is dead and the machine about to end: what a server in reach takes in this time.
@@ -60,10 +69,12 @@ pub fn run(lasting: &mut Lasting, origin: &Origin, control: Channel) -> i32 {
             return 2;
         }
     };
+    let next_of_kernel = ledger.get(Count::Kernel);
     let mut logger = Logger {
-        sources: &mut lasting.sources,
+        collector: Collector::new(&mut lasting.sources, next_of_kernel),
         control,
-        log: Log::new(store, ledger, record::origin(&origin.vm, &origin.boot)),
+        log: Log::new(store, ledger, Writer::new(record::origin(&origin.vm, &origin.boot))),
+        rules: Rules::default(),
         transport: Transport::new(),
         host: record::host_name(""),
         announced: Deadline::after(Duration::ZERO),
@@ -72,12 +83,8 @@ pub fn run(lasting: &mut Lasting, origin: &Origin, control: Channel) -> i32 {
         deaf: false,
         more: false,
     };
-    let mut ready = Ready { dev_log: true, kmsg: true, control: true };
+    let mut ready = Ready::EVERYTHING;
     loop {
-        // What the agent says of a job stands before what the job says.
-        if ready.control {
-            logger.obey();
-        }
         logger.collect(ready);
         logger.announce();
         logger.forward();
@@ -89,9 +96,10 @@ pub fn run(lasting: &mut Lasting, origin: &Origin, control: Channel) -> i32 {
 }
 
 struct Logger<'a> {
-    sources: &'a mut Sources,
+    collector: Collector<'a>,
     control: Channel,
     log: Log,
+    rules: Rules,
     transport: Transport,
     /// The machine's name, `-` as long as it has none.
     host: String,
@@ -111,21 +119,27 @@ struct Logger<'a> {
 struct Log {
     store: Store,
     ledger: Ledger,
-    origin: Vec<u8>,
-    scratch: Vec<u8>,
+    writer: Writer,
+    clock: Clock,
 }
 
 #[derive(Clone, Copy)]
 struct Ready {
-    dev_log: bool,
+    datagrams: bool,
+    streams: bool,
     kmsg: bool,
+    clock: bool,
     control: bool,
+}
+
+impl Ready {
+    const EVERYTHING: Self = Self { datagrams: true, streams: true, kmsg: true, clock: true, control: true };
 }
 
 impl Log {
     /// Goes on where the last one was killed, and says so.
-    fn new(store: Store, ledger: Ledger, origin: Vec<u8>) -> Self {
-        let mut log = Self { store, ledger, origin, scratch: Vec::new() };
+    fn new(store: Store, ledger: Ledger, writer: Writer) -> Self {
+        let mut log = Self { store, ledger, writer, clock: Clock::new() };
         let starts = log.ledger.get(Count::Starts);
         log.ledger.set(Count::Starts, starts + 1);
         if starts == 0 {
@@ -144,51 +158,140 @@ impl Log {
 
     fn push(&mut self, record: &Record<'_>) {
         let number = self.ledger.get(Count::Last) + 1;
-        let entry = record::render(record, &self.origin, number - self.ledger.get(Count::Before), &mut self.scratch);
+        let entry = self.writer.write(record, number - self.ledger.get(Count::Before), self.clock.is_synced());
         self.store.push(number, &entry);
         self.ledger.set(Count::Last, number);
     }
 
+    fn push_admitted(&mut self, record: Option<Record<'_>>) {
+        record.iter().for_each(|record| self.push(record));
+    }
+
     /// What a site goes by when it asks whether something is missing.
-    fn push_audit(&mut self, id: &str, data: &[(&str, u64)], text: &str) {
+    fn push_audit(&mut self, id: &str, data: &[(&str, &dyn Display)], text: &str) {
         let data: Vec<_> = data.iter().map(|(name, value)| ((*name).to_owned(), value.to_string())).collect();
         let message =
             Message { facility: record::AUDIT, severity: WARNING, tag: b"ctxinit", pid: None, text: text.as_bytes() };
         let audit = Some(Audit { id, data: &data });
-        self.push(&Record { audit, ..Record::trusted(message, SystemTime::now()) });
+        self.push(&Record { audit, ..Record::trusted(message, self.clock.now()) });
     }
 
     fn push_own(&mut self, text: &str) {
         let message =
             Message { facility: SYSLOG, severity: WARNING, tag: b"ctxinit", pid: None, text: text.as_bytes() };
-        self.push(&Record::trusted(message, SystemTime::now()));
+        self.push(&Record::trusted(message, self.clock.now()));
     }
 }
 
 impl Logger<'_> {
     fn collect(&mut self, ready: Ready) {
-        let Self { sources, log, .. } = self;
-        if ready.dev_log {
-            for _ in 0..BATCH {
-                let Some(record) = sources.next_message() else { break };
-                log.push(&record);
+        if let Some(micros) = self.log.clock.step(ready.clock) {
+            self.log.clock.look();
+            let seconds = clock::seconds(micros);
+            let text = format!("the clock was set by {seconds} seconds");
+            self.log.push_audit("clock-step", &[("correction", &seconds)], &text);
+        }
+        for turn in 0..TURNS {
+            let first = turn == 0;
+            let came =
+                (ready.datagrams && self.collector.receive()) | (first && ready.streams && self.collector.accept());
+            self.log.clock.look();
+            // What the agent says of a job it says before the job can say anything: if that has come, so has this.
+            if !self.deaf && (came || (first && ready.control)) {
+                self.obey();
+            }
+            self.hear();
+            if !came {
+                break;
             }
         }
+        if ready.streams {
+            self.hear_streams();
+        }
         if ready.kmsg {
-            for _ in 0..BATCH {
-                match sources.next_kernel_record() {
-                    Some(KernelRecord::Record(record, missed)) => {
-                        if missed > 0 {
-                            log.push_own(&format!("{missed} kernel records were overwritten before they were read"));
-                        }
-                        log.push(&record);
-                    }
-                    Some(KernelRecord::Broken(error)) => {
-                        log.push_own(&format!("the kernel's log cannot be read any more: {error}"));
-                    }
-                    None => break,
-                }
+            self.hear_kernel();
+        }
+    }
+
+    /// Whatever was said before now.
+    fn collect_the_rest(&mut self) {
+        self.hear();
+        for _ in 0..LAST_TURNS {
+            let came = self.collector.receive() | self.collector.accept();
+            self.log.clock.look();
+            self.hear();
+            if !self.hear_streams() && !came {
+                break;
             }
+        }
+        self.hear_kernel();
+    }
+
+    /// Datagrams that were received.
+    fn hear(&mut self) {
+        let Self { collector, log, rules, .. } = self;
+        let uptime = log.clock.uptime();
+        collector.messages(log.clock.now(), |record| log.push_admitted(rules.admit(record, uptime)));
+    }
+
+    fn hear_streams(&mut self) -> bool {
+        let Self { collector, log, rules, .. } = self;
+        let uptime = log.clock.uptime();
+        collector.read_streams(log.clock.now(), |record| log.push_admitted(rules.admit(record, uptime)))
+    }
+
+    fn hear_kernel(&mut self) {
+        let Self { collector, log, rules, .. } = self;
+        for _ in 0..BATCH {
+            match collector.next_kernel_record(log.clock.now()) {
+                Some(KernelRecord::Record { record, sequence, missed }) => {
+                    if !missed.is_empty() {
+                        let count = missed.end - missed.start;
+                        let text = format!("{count} records of the kernel were overwritten before they were read");
+                        let (from, to) = (missed.start, missed.end - 1);
+                        log.push_audit(
+                            "log-gap",
+                            &[("source", &"kernel"), ("count", &count), ("from", &from), ("to", &to)],
+                            &text,
+                        );
+                    }
+                    log.push_admitted(rules.is_wanted(record.severity).then_some(record));
+                    log.ledger.set(Count::Kernel, sequence.saturating_add(1));
+                }
+                Some(KernelRecord::Broken(error)) => {
+                    log.push_own(&format!("the kernel's log cannot be read any more: {error}"));
+                }
+                None => break,
+            }
+        }
+    }
+
+    /// A record of the agent. A job's output counts as what the job says.
+    fn take(&mut self, record: &protocol::Record) {
+        let Self { log, rules, .. } = self;
+        let message = from_agent(record);
+        if message.audit.is_none() && !rules.is_wanted(message.severity) {
+            return;
+        }
+        match &record.job {
+            Some(name) => {
+                // For a job that nobody has named to us.
+                let data = record::job(name, "");
+                let message = Record { job: Some(&data), ..message };
+                log.push_admitted(rules.admit_named(message, name, log.clock.uptime()));
+            }
+            None => log.push(&message),
+        }
+    }
+
+    /// Records of a job that were too many; each is an audit record, so no flood drops that too.
+    fn tell_gaps(&mut self, gaps: impl IntoIterator<Item = Gap>) {
+        for Gap { uid, job, count } in gaps {
+            self.log.ledger.add(Count::Dropped, count);
+            let text = format!("dropped {count} records of {job}: more than the site takes of one payload");
+            let data: [(&str, &dyn Display); 4] =
+                [("source", &"rate"), ("uid", &uid), ("job", &job), ("count", &count)];
+            self.log.push_audit("log-gap", &data, &text);
         }
     }
 
@@ -197,10 +300,13 @@ impl Logger<'_> {
         for _ in 0..BATCH {
             match self.control.try_recv() {
                 Ok(Some((ToLogger::Record { number, record }, _))) => {
-                    self.log.push(&from_agent(&record));
+                    self.take(&record);
                     self.log.ledger.set(Count::Agent, number);
                 }
-                Ok(Some((ToLogger::Job { .. }, _))) => {}
+                Ok(Some((ToLogger::Job { uid, job, owner }, _))) => {
+                    let gap = self.rules.name(uid, job, &owner);
+                    self.tell_gaps(gap);
+                }
                 Ok(Some((ToLogger::Hostname(name), _))) => self.host = record::host_name(&name),
                 Ok(Some((ToLogger::Target { syslog, nameservers }, credentials))) => {
                     self.aim(&syslog, &credentials, nameservers);
@@ -223,6 +329,7 @@ impl Logger<'_> {
     }
 
     fn aim(&mut self, syslog: &Syslog, credentials: &[u8], nameservers: Vec<IpAddr>) {
+        self.rules.set(syslog);
         let credentials = serde_json::from_slice(credentials).unwrap_or_default();
         if let Err(error) = self.transport.set_target(syslog, &credentials, nameservers) {
             log::error!("{error}");
@@ -231,8 +338,7 @@ impl Logger<'_> {
 
     fn end(&mut self, time: Duration) {
         // What was said before the order belongs to it.
-        let everything = Ready { dev_log: true, kmsg: true, control: false };
-        self.collect(everything);
+        self.collect_the_rest();
         self.ending = Some(Deadline::after(time));
         self.transport.hurry();
     }
@@ -251,8 +357,13 @@ impl Logger<'_> {
         {
             self.log.ledger.add(Count::Dropped, drops.count);
             self.announced = Deadline::after(ANNOUNCE);
-            let data = [("count", drops.count), ("first", drops.first), ("last", drops.last)];
+            let data: [(&str, &dyn Display); 4] =
+                [("source", &"queue"), ("count", &drops.count), ("first", &drops.first), ("last", &drops.last)];
             self.log.push_audit("log-gap", &data, &drops.to_string());
+        }
+        if self.rules.due().is_some_and(|due| due.passed() || self.ending.is_some()) {
+            let gaps = self.rules.take_gaps();
+            self.tell_gaps(gaps);
         }
     }
 
@@ -260,7 +371,7 @@ impl Logger<'_> {
         let Log { store, ledger, .. } = &mut self.log;
         let done = self.transport.step(store) + self.transport.forward(store, &self.host);
         ledger.add(Count::Delivered, done);
-        if self.ending.is_some() && store.is_sent() && !store.has_drops() {
+        if self.ending.is_some() && store.is_sent() && !store.has_drops() && self.rules.due().is_none() {
             self.transport.finish();
         }
     }
@@ -271,6 +382,7 @@ impl Logger<'_> {
 
     fn leave(mut self) -> i32 {
         let Log { store, ledger, .. } = &mut self.log;
+        ledger.add(Count::Dropped, self.rules.take_gaps().iter().map(|gap| gap.count).sum());
         ledger.add(Count::Dropped, store.take_drops().map_or(0, |drops| drops.count));
         let in_tail = self.transport.in_tail();
         let undelivered = ledger.get(Count::Dropped) + store.waiting() - in_tail;
@@ -281,14 +393,17 @@ impl Logger<'_> {
     }
 
     fn wait(&self) -> Ready {
-        let timers = [self.ending, self.transport.timer(), self.announcement()];
+        let timers = [self.ending, self.transport.timer(), self.announcement(), self.rules.due()];
         let timeout = timers.into_iter().flatten().min().map_or(PollTimeout::NONE, Deadline::poll_timeout);
         // A socket of ours that is watched for nothing, and so never ready, in the place of what is not there.
-        let nothing = || PollFd::new(self.sources.dev_log(), PollFlags::empty());
+        let nothing = || PollFd::new(self.collector.datagrams(), PollFlags::empty());
+        let reading = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let control = PollFd::new(self.control.as_fd(), self.control.interest());
         let mut fds = [
-            PollFd::new(self.sources.dev_log(), PollFlags::POLLIN),
-            self.sources.kmsg().map_or_else(nothing, |fd| PollFd::new(fd, PollFlags::POLLIN)),
+            reading(self.collector.datagrams()),
+            self.collector.streams().map_or_else(nothing, reading),
+            self.collector.kmsg().map_or_else(nothing, reading),
+            self.log.clock.fd().map_or_else(nothing, reading),
             // The channel of a dead agent would be readable for ever.
             if self.deaf { nothing() } else { control },
             self.transport.interest().map_or_else(nothing, |(fd, flags)| PollFd::new(fd, flags)),
@@ -296,8 +411,8 @@ impl Logger<'_> {
         let timeout = if self.more { PollTimeout::ZERO } else { timeout };
         // Interrupted, or out of memory: then nothing is ready, and the next call knows more.
         let _ = poll(&mut fds, timeout);
-        let [dev_log, kmsg, control, _] = fds.map(|fd| fd.any().unwrap_or(true));
-        Ready { dev_log, kmsg, control: control || self.more }
+        let [datagrams, streams, kmsg, clock, control, _] = fds.map(|fd| fd.any().unwrap_or(true));
+        Ready { datagrams, streams, kmsg, clock, control: control || self.more }
     }
 }
 
@@ -312,5 +427,5 @@ fn from_agent(record: &protocol::Record) -> Record<'_> {
     let (tag, text) = (record.tag.as_bytes(), record.text.as_bytes());
     let message = Message { facility, severity: record.severity, tag, pid: record.pid, text };
     let time = UNIX_EPOCH + Duration::from_micros(record.unix_micros);
-    Record { job: record.job.as_deref(), audit, ..Record::trusted(message, time) }
+    Record { audit, ..Record::trusted(message, time) }
 }

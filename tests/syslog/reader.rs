@@ -11,7 +11,10 @@ pub struct Seen {
     pub app: String,
     pub procid: String,
     pub msgid: String,
+    /// But for `timeQuality`.
     pub data: String,
+    /// What that says: whether the clock goes by a reference.
+    pub synced: bool,
     pub text: String,
 }
 
@@ -20,6 +23,8 @@ pub fn parse(line: &str) -> Seen {
     let mut next = || words.next().unwrap_or_else(|| panic!("{line:?}")).to_owned();
     let (pri, stamp, host, app, procid, msgid, rest) = (next(), next(), next(), next(), next(), next(), next());
     let (data, text) = rest.split_once("] ").unwrap();
+    let (before, rest) = data.split_once("[timeQuality tzKnown=\"1\" isSynced=\"").unwrap();
+    let (synced, after) = rest.split_once("\"]").unwrap();
     Seen {
         pri: pri.strip_prefix('<').unwrap().strip_suffix(">1").unwrap().parse().unwrap(),
         stamp: humantime::parse_rfc3339(&stamp).unwrap(),
@@ -27,7 +32,8 @@ pub fn parse(line: &str) -> Seen {
         app,
         procid,
         msgid,
-        data: format!("{data}]"),
+        data: format!("{before}{after}]"),
+        synced: synced == "1",
         text: text.to_owned(),
     }
 }

@@ -27,11 +27,13 @@ fn the_kernels_log_is_read_from_its_beginning() {
         kernel.write_all(line).unwrap();
         frame(&mut stream).unwrap()
     };
-    let first = next(b"6,10,1000000,-;caf\\xc3\\xa9\\x0ab\n DEVICE=+pci:1\n");
+    let first = next(b"6,0,1000000,-;caf\\xc3\\xa9\\x0ab\n DEVICE=+pci:1\n");
     assert_eq!((first.pri, first.app.as_str(), first.text.as_str()), (6, "kernel", "café#012b"));
-    let lost = next(b"4,15,1000000,-;late\n");
-    assert_eq!((lost.pri, lost.text.as_str()), (44, "4 kernel records were overwritten before they were read"));
-    assert_eq!(next(b"30,16,1000000,-;init[1]: up\n").text, "late");
+    let lost = next(b"4,5,1000000,-;late\n");
+    assert_eq!((lost.pri, lost.msgid.as_str()), (13 * 8 + 4, "log-gap"));
+    assert!(lost.data.contains("[audit@32473 source=\"kernel\" count=\"4\" from=\"1\" to=\"4\"]"), "{lost:?}");
+    assert_eq!(lost.text, "4 records of the kernel were overwritten before they were read");
+    assert_eq!(next(b"30,6,1000000,-;init[1]: up\n").text, "late");
     let user = frame(&mut stream).unwrap();
     assert_eq!((user.app.as_str(), user.procid.as_str(), user.text.as_str()), ("init", "1", "up"));
     drop(kernel);

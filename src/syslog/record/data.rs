@@ -1,12 +1,12 @@
 //! Structured data (RFC 5424, 6.3): what the kernel and the agent say of a record.
 
-use std::io::Write;
-
-use super::escape::{dangerous, push_octal};
+use super::escape::{dangerous, push_number, push_octal};
 use super::{Audit, Record, Sender};
 
 /// A job's name comes from a pool; the agent's own are far shorter.
 const MAX_JOB: usize = 64;
+/// Whose work it is; the audit records have it whole.
+const MAX_OWNER: usize = 512;
 /// A UUID; where there is none, the boot id stands for it.
 const MAX_VM: usize = 36;
 /// Of the boot id as much as tells one life of a machine from the others.
@@ -26,20 +26,32 @@ pub fn origin(vm: &str, boot: &str) -> Vec<u8> {
     out
 }
 
-/// Our element and `meta`. 32473 is the enterprise number for examples (RFC 5612): the project has none of its own.
-pub fn push_data(out: &mut Vec<u8>, record: &Record<'_>, origin: &[u8], number: u64) {
+/// What a job's records say of it: its name, and whose it is if somebody said.
+pub fn job(name: &str, owner: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_param(&mut out, "job", name, MAX_JOB);
+    if !owner.is_empty() {
+        push_param(&mut out, "owner", owner, MAX_OWNER);
+    }
+    out
+}
+
+/// Our element, that of audit records, `timeQuality` and `meta`.
+///
+/// 32473 is the enterprise number for examples (RFC 5612): the project has none of its own. The zone is always known, as
+/// times are in UTC.
+pub fn push_data(out: &mut Vec<u8>, record: &Record<'_>, origin: &[u8], number: u64, synced: bool) {
     if !origin.is_empty() || record.sender.is_some() || record.job.is_some() {
         out.extend_from_slice(b"[ctxinit@32473");
         out.extend_from_slice(origin);
         if let Some(Sender { uid, pid }) = record.sender {
-            let _ = write!(out, " uid=\"{uid}\" pid=\"{pid}\"");
+            push_digits(out, b" uid=\"", uid.into());
+            push_digits(out, b" pid=\"", pid.into());
         }
         if let Some(facility) = record.claimed {
-            let _ = write!(out, " claimed=\"{facility}\"");
+            push_digits(out, b" claimed=\"", facility.into());
         }
-        if let Some(job) = record.job {
-            push_param(out, "job", job, MAX_JOB);
-        }
+        out.extend_from_slice(record.job.unwrap_or_default());
         out.push(b']');
     }
     if let Some(Audit { data, .. }) = record.audit {
@@ -51,12 +63,21 @@ pub fn push_data(out: &mut Vec<u8>, record: &Record<'_>, origin: &[u8], number: 
         }
         out.push(b']');
     }
-    let _ = write!(out, "[meta sequenceId=\"{}\"]", (number.max(1) - 1) % MAX_SEQUENCE + 1);
+    push_digits(out, b"[timeQuality tzKnown=\"1\" isSynced=\"", synced.into());
+    push_digits(out, b"][meta sequenceId=\"", (number.max(1) - 1) % MAX_SEQUENCE + 1);
+    out.push(b']');
+}
+
+/// The value of a parameter that was begun, and its end.
+fn push_digits(out: &mut Vec<u8>, before: &[u8], value: u64) {
+    out.extend_from_slice(before);
+    push_number(out, value);
+    out.push(b'"');
 }
 
 /// ` name="value"`, the value at most so many bytes of it. RFC 5424, 6.3.3: three characters are escaped there.
 fn push_param(out: &mut Vec<u8>, name: &str, value: &str, most: usize) {
-    let _ = write!(out, " {name}=\"");
+    [" ", name, "=\""].iter().for_each(|piece| out.extend_from_slice(piece.as_bytes()));
     let kept = value.char_indices().take_while(|(at, c)| at + c.len_utf8() <= most);
     for (_, c) in kept {
         match c {

@@ -5,14 +5,15 @@
 
 mod data;
 mod escape;
+mod stamp;
 
 use std::borrow::Cow;
-use std::io::Write;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-pub use self::data::origin;
 use self::data::push_data;
-use self::escape::{push_name, push_text};
+pub use self::data::{job, origin};
+use self::escape::{push_name, push_number, push_text};
+use self::stamp::Stamp;
 use super::parse::Message;
 use super::store::Entry;
 
@@ -23,22 +24,14 @@ const MAX_HOST: usize = 255;
 const MAX_APP: usize = 48;
 /// RFC 5424's longest MSGID.
 const MAX_MSGID: usize = 32;
-/// The last second of year 9999: RFC 3339 has four digits.
-const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 const USER: u8 = 1;
 /// RFC 5424's "log audit".
 pub const AUDIT: u8 = 13;
 /// What a site's alarms listen to: kern, auth, authpriv, log audit.
 const RESERVED: [u8; 4] = [0, 4, 10, AUDIT];
 
-/// The kernel's stamp on a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sender {
-    /// Effective when the message was sent.
-    pub uid: u32,
-    /// 0 for a process that this pid namespace does not show.
-    pub pid: u32,
-}
+/// Whose a message is, by the kernel's word.
+pub use crate::sys::stamped::Stamp as Sender;
 
 /// One record on its way into the queue.
 #[derive(Clone, Debug)]
@@ -57,8 +50,8 @@ pub struct Record<'a> {
     pub pid: Option<u32>,
     /// Where the kernel told.
     pub sender: Option<Sender>,
-    /// Where the agent told.
-    pub job: Option<&'a str>,
+    /// Where the agent told; as [`job`] has it.
+    pub job: Option<&'a [u8]>,
     /// MSGID and facts of an audit record. Only the agent makes them: no text of anybody's is ever read for them.
     pub audit: Option<Audit<'a>>,
     /// Raw.
@@ -109,28 +102,47 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Writes a record down; `scratch` spares the growing of a new buffer for each. `origin` is as [`origin`] has it.
-pub fn render<'a>(record: &Record<'_>, origin: &[u8], number: u64, scratch: &'a mut Vec<u8>) -> Entry<'a> {
-    let out = scratch;
-    out.clear();
-    // Writing to a Vec cannot fail, and the time is in the range that humantime formats.
-    let pri = u32::from(record.facility.min(23)) * 8 + u32::from(record.severity.min(7));
-    let time = record.time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST_SECOND);
-    let _ = write!(out, "<{pri}>1 {} ", humantime::format_rfc3339_micros(time));
-    let host_at = out.len() as u8;
-    out.push(b' ');
-    push_name(out, record.app, MAX_APP);
-    let _ = match record.pid {
-        Some(pid) => write!(out, " {pid} "),
-        None => write!(out, " - "),
-    };
-    push_name(out, record.audit.map_or(b"", |audit| audit.id.as_bytes()), MAX_MSGID);
-    out.push(b' ');
-    push_data(out, record, origin, number);
-    out.push(b' ');
-    push_text(out, &record.text, record.cut, LIMIT - MAX_HOST);
-    let (severity, audit) = (record.severity.min(7), record.audit.is_some());
-    Entry { severity, audit, host_at, bytes: out }
+/// Writes records down; what they have in common it keeps, so that one of a flood costs little.
+#[derive(Debug, Default)]
+pub struct Writer {
+    /// As [`origin`] has it.
+    origin: Vec<u8>,
+    stamp: Stamp,
+    out: Vec<u8>,
+}
+
+impl Writer {
+    /// Of a machine that is as [`origin`] has it.
+    pub fn new(origin: Vec<u8>) -> Self {
+        Self { origin, ..Self::default() }
+    }
+
+    /// The record, but for the host's name. `synced` is whether the clock goes by a reference.
+    pub fn write(&mut self, record: &Record<'_>, number: u64, synced: bool) -> Entry<'_> {
+        let out = &mut self.out;
+        out.clear();
+        out.push(b'<');
+        push_number(out, u64::from(record.facility.min(23)) * 8 + u64::from(record.severity.min(7)));
+        out.extend_from_slice(b">1 ");
+        self.stamp.push(out, record.time);
+        out.push(b' ');
+        let host_at = out.len() as u8;
+        out.push(b' ');
+        push_name(out, record.app, MAX_APP);
+        out.push(b' ');
+        match record.pid {
+            Some(pid) => push_number(out, pid.into()),
+            None => out.push(b'-'),
+        }
+        out.push(b' ');
+        push_name(out, record.audit.map_or(b"", |audit| audit.id.as_bytes()), MAX_MSGID);
+        out.push(b' ');
+        push_data(out, record, &self.origin, number, synced);
+        out.push(b' ');
+        push_text(out, &record.text, record.cut, LIMIT - MAX_HOST);
+        let (severity, audit) = (record.severity.min(7), record.audit.is_some());
+        Entry { severity, audit, host_at, bytes: out }
+    }
 }
 
 /// A host name fit for the header, `-` if there is none.

@@ -1,13 +1,18 @@
 use super::super::parse;
+use std::time::Duration;
+
 use super::data::MAX_SEQUENCE;
+use super::stamp::LAST_SECOND;
 use super::*;
 
 const TIME: SystemTime = SystemTime::UNIX_EPOCH;
+/// The end of the structured data of a record that is the first.
+const FIRST: &str = "[timeQuality tzKnown=\"1\" isSynced=\"0\"][meta sequenceId=\"1\"]";
 
 fn line(record: &Record<'_>, number: u64) -> String {
     let mut out = Vec::new();
-    let mut scratch = Vec::new();
-    let Entry { host_at, bytes, .. } = render(record, b"", number, &mut scratch);
+    let mut writer = Writer::default();
+    let Entry { host_at, bytes, .. } = writer.write(record, number, false);
     let (head, tail) = bytes.split_at(host_at.into());
     out.extend([head, b"vm1", tail].concat());
     String::from_utf8(out).unwrap()
@@ -56,7 +61,8 @@ fn a_record_in_full() {
     record.time += Duration::from_micros(1_795_341_600_000_001);
     assert_eq!(
         line(&record, 3),
-        "<14>1 2026-11-22T10:00:00.000001Z vm1 app 6 - [ctxinit@32473 uid=\"5\" pid=\"6\"][meta sequenceId=\"3\"] hi"
+        "<14>1 2026-11-22T10:00:00.000001Z vm1 app 6 - [ctxinit@32473 uid=\"5\" pid=\"6\"]\
+         [timeQuality tzKnown=\"1\" isSynced=\"0\"][meta sequenceId=\"3\"] hi"
     );
 }
 
@@ -93,7 +99,7 @@ fn hostile_text_stays_text() {
     for (raw, text) in cases {
         let (pri, app, procid, data, written) = check(&sent(raw, 1000));
         assert_eq!((pri, app.as_str(), procid.as_str(), written.as_str()), (13, "a", "77", text));
-        assert_eq!(data, "[ctxinit@32473 uid=\"1000\" pid=\"77\"][meta sequenceId=\"1\"]");
+        assert_eq!(data, format!("[ctxinit@32473 uid=\"1000\" pid=\"77\"]{FIRST}"));
     }
 }
 
@@ -116,10 +122,12 @@ fn fields_hold_only_what_they_may() {
     let mut record = Record::from_sender(parse::datagram(b"x"), None, TIME);
     let app = "two words\n".repeat(9);
     record.app = app.as_bytes();
-    record.job = Some("a\"] b\\\n\u{e9}");
+    let job = job("a\"] b\\\n\u{e9}", "/O=x/CN=\"J\"]");
+    record.job = Some(&job);
     let (_, app, procid, data, _) = check(&line(&record, 1));
     assert_eq!((app.as_str(), procid.as_str()), ("two_words_two_words_two_words_two_words_two_word", "-"));
-    assert_eq!(data, "[ctxinit@32473 job=\"a\\\"\\] b\\\\#012é\"][meta sequenceId=\"1\"]");
+    let want = "[ctxinit@32473 job=\"a\\\"\\] b\\\\#012é\" owner=\"/O=x/CN=\\\"J\\\"\\]\"]";
+    assert_eq!(data, format!("{want}{FIRST}"));
     assert_eq!((host_name(""), host_name("a b\n")), ("-".to_owned(), "a_b_".to_owned()));
 }
 
@@ -127,8 +135,8 @@ fn fields_hold_only_what_they_may() {
 fn long_text_is_cut_with_a_mark() {
     for piece in ["x", "é", "\t"] {
         let text = piece.repeat(150_000);
-        let mut scratch = Vec::new();
-        let entry = render(&Record::from_sender(parse::datagram(text.as_bytes()), None, TIME), b"", 1, &mut scratch);
+        let mut writer = Writer::default();
+        let entry = writer.write(&Record::from_sender(parse::datagram(text.as_bytes()), None, TIME), 1, true);
         let length = entry.bytes.len() + MAX_HOST;
         assert!((LIMIT - 40..=LIMIT).contains(&length), "{length} {piece:?}");
     }
@@ -143,7 +151,7 @@ fn long_text_is_cut_with_a_mark() {
 #[test]
 fn a_text_that_just_fits_is_whole() {
     let mut record = Record::from_sender(parse::datagram(b""), None, TIME);
-    let room = LIMIT - MAX_HOST - render(&record, b"", 1, &mut Vec::new()).bytes.len();
+    let room = LIMIT - MAX_HOST - Writer::default().write(&record, 1, true).bytes.len();
     for (length, whole) in [(room, true), (room + 1, false)] {
         record.text = vec![b'x'; length].into();
         assert_eq!(check(&line(&record, 1)).4.len() == length, whole, "{length}");
@@ -153,7 +161,8 @@ fn a_text_that_just_fits_is_whole() {
 fn audit_line(data: &[(String, String)], text: &str) -> String {
     let message = Message { facility: AUDIT, severity: 5, tag: b"ctxinit", pid: Some(7), text: text.as_bytes() };
     let audit = Some(Audit { id: "job-start", data });
-    line(&Record { audit, job: Some("job-1"), ..Record::trusted(message, TIME) }, 1)
+    let job = job("job-1", "");
+    line(&Record { audit, job: Some(&job), ..Record::trusted(message, TIME) }, 1)
 }
 
 #[test]
@@ -164,7 +173,7 @@ fn an_audit_record_has_an_id_and_facts() {
         audit_line(&facts, "job-1 started"),
         "<109>1 1970-01-01T00:00:00.000000Z vm1 ctxinit 7 job-start [ctxinit@32473 job=\"job-1\"]\
          [audit@32473 token=\"17\" owner=\"/O=x/CN=\\\"J\\\" \\\\ \\] [a#012#342#200#256ä\"]\
-         [meta sequenceId=\"1\"] job-1 started"
+         [timeQuality tzKnown=\"1\" isSynced=\"0\"][meta sequenceId=\"1\"] job-1 started"
     );
 }
 
@@ -183,4 +192,14 @@ fn nobody_else_makes_audit_records() {
     let got = sent(raw, 66_000);
     assert!(got.starts_with("<13>1 ") && got.contains(" 77 - [ctxinit@32473 uid=\"66000\""), "{got}");
     assert!(!got.split("[meta ").next().unwrap().contains("audit@"), "{got}");
+}
+
+#[test]
+fn a_clock_that_somebody_keeps_right_is_said_to_be() {
+    let record = Record::from_sender(parse::datagram(b"x"), None, TIME);
+    let mut writer = Writer::default();
+    for (synced, mark) in [(true, "1"), (false, "0")] {
+        let text = String::from_utf8(writer.write(&record, 1, synced).bytes.to_vec()).unwrap();
+        assert!(text.contains(&format!("[timeQuality tzKnown=\"1\" isSynced=\"{mark}\"]")), "{text}");
+    }
 }
