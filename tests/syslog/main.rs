@@ -7,6 +7,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a test waits for its own children")]
 
+mod collect;
 mod delivery;
 mod interop;
 mod machine;

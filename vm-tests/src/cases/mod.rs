@@ -7,6 +7,7 @@ mod bad_context;
 mod bad_image;
 mod bans;
 mod cd_new;
+mod clock_step;
 mod console_shell;
 mod daemon;
 mod dhcp_silent;
@@ -110,6 +111,7 @@ pub const ALL: &[Case] = &[
     bans::LISTED,
     bans::BROKEN,
     audit_trail::CASE,
+    clock_step::CASE,
     agent_dies::CASE,
     power_button::POWER_BUTTON,
     power_button::CTRL_ALT_DEL,

@@ -1,8 +1,9 @@
 //! What a payload sees of the machine: its own processes, directories, devices and account, and an automount of the site's.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ fn run(
     let ended = machine(&policy())?.cd(&cd).run()?;
     site.expect_record("payload", &stage.marker())?;
     site.expect_record("a-payload", "said by /dev/log")?;
+    site.expect_record("a-payload", "said by /dev/log.stream")?;
     ended.expect_end("200 1 tokens completed")?;
     ended.expect_report("/tokens/0/left_behind", 0)
 }
@@ -141,7 +143,20 @@ fn directories() -> Result<(), String> {
 
 fn devices() -> Result<(), String> {
     let wanted = [
-        "fd", "full", "log", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom",
+        "fd",
+        "full",
+        "log",
+        "log.stream",
+        "null",
+        "ptmx",
+        "pts",
+        "random",
+        "shm",
+        "stderr",
+        "stdin",
+        "stdout",
+        "tty",
+        "urandom",
         "zero",
     ];
     expect("/dev", names("/dev")?, wanted.map(str::to_owned).to_vec())?;
@@ -184,7 +199,10 @@ fn places() -> Result<(), String> {
 fn said() -> Result<(), String> {
     let socket = UnixDatagram::unbound().map_err(|error| error.to_string())?;
     let sent = socket.send_to(b"<13>a-payload: said by /dev/log", "/dev/log");
-    sent.map(drop).map_err(|error| format!("/dev/log: {error}"))
+    sent.map(drop).map_err(|error| format!("/dev/log: {error}"))?;
+    let stream = UnixStream::connect("/dev/log.stream");
+    let sent = stream.and_then(|mut stream| stream.write_all(b"<13>a-payload: said by /dev/log.stream\0"));
+    sent.map_err(|error| format!("/dev/log.stream: {error}"))
 }
 
 /// A repository that is mounted while the job runs is seen in it.
