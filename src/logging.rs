@@ -12,15 +12,11 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::libc;
 
-use crate::agent::channel::Channel;
+use crate::agent::logger::Feed;
 use crate::agent::protocol;
 
 /// The one logger of this process; its target changes as the process takes up its role.
 static SINK: Sink = Sink(Mutex::new(Target::None));
-
-/// Bytes that may wait for a stalled logger before records are dropped and counted: the logger's own
-/// queue is the place to wait in.
-const LOGGER_BACKLOG: usize = 1024 * 1024;
 
 struct Sink(Mutex<Target>);
 
@@ -34,19 +30,7 @@ enum Target {
 /// The agent's two ways out.
 struct Outlets {
     console: Option<File>,
-    logger: Logger,
-}
-
-enum Logger {
-    /// Not started yet: what is said meanwhile.
-    Early(Vec<protocol::Record>),
-    Running {
-        channel: Channel,
-        dropped: u64,
-        /// Of the last record.
-        number: u64,
-    },
-    Gone,
+    feed: Feed,
 }
 
 impl Sink {
@@ -79,7 +63,7 @@ pub fn to_kernel() {
 
 /// The agent: lines go to the console and, once it runs, to the logger.
 pub fn to_console_and_logger() {
-    let outlets = Outlets { console: open_console().ok(), logger: Logger::Early(Vec::new()) };
+    let outlets = Outlets { console: open_console().ok(), feed: Feed::default() };
     SINK.set(Target::Agent(outlets), LevelFilter::Info);
 }
 
@@ -97,36 +81,11 @@ pub fn open_console() -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/dev/console")
 }
 
-/// Hands the agent's lines to a logger that has just started, those that waited for it first.
-pub fn attach_logger(channel: Channel) {
-    let mut target = SINK.target();
-    if let Some(Target::Agent(outlets)) = target.as_deref_mut() {
-        let before = std::mem::replace(&mut outlets.logger, Logger::Running { channel, dropped: 0, number: 0 });
-        if let Logger::Early(records) = before {
-            records.into_iter().for_each(|record| outlets.log(record));
-        }
-    }
-}
-
-/// Runs `act` on the channel to the logger, if one runs; an error of it is the end of that logger.
-pub fn with_logger<T>(act: impl FnOnce(&mut Channel) -> io::Result<T>) -> Option<T> {
-    let mut target = SINK.target();
-    let Some(Target::Agent(outlets)) = target.as_deref_mut() else { return None };
-    let Logger::Running { channel, .. } = &mut outlets.logger else { return None };
-    let result = act(channel).ok();
-    if result.is_none() {
-        outlets.lose_logger();
-    }
-    result
-}
-
-/// Gives the channel to the logger away, if one runs: what is logged from now on is for the console alone.
-pub fn detach_logger() -> Option<Channel> {
-    let mut target = SINK.target();
-    let Some(Target::Agent(outlets)) = target.as_deref_mut() else { return None };
-    match std::mem::replace(&mut outlets.logger, Logger::Gone) {
-        Logger::Running { channel, .. } => Some(channel),
-        Logger::Early(_) | Logger::Gone => None,
+/// Runs `act` on the agent's records for the logger; `None` in every other process. It must not log.
+pub fn with_feed<T>(act: impl FnOnce(&mut Feed) -> T) -> Option<T> {
+    match SINK.target().as_deref_mut() {
+        Some(Target::Agent(outlets)) => Some(act(&mut outlets.feed)),
+        _ => None,
     }
 }
 
@@ -137,54 +96,16 @@ pub fn forward(record: protocol::Record, show: bool) {
         if show {
             outlets.show(&format!("{}: {}", record.tag, record.text));
         }
-        outlets.log(record);
+        outlets.feed.push(record);
     }
 }
 
 impl Outlets {
-    fn log(&mut self, record: protocol::Record) {
-        if self.logger.send(record).is_err() {
-            self.lose_logger();
-        }
-    }
-
-    fn lose_logger(&mut self) {
-        self.logger = Logger::Gone;
-        self.show("ctxinit: the logger is gone: from here on nothing is forwarded");
-    }
-
     fn show(&mut self, line: &str) {
         if let Some(console) = &mut self.console {
             // Carriage return: the console is a raw terminal line.
             let _ = console.write(format!("{}\r\n", crate::text::printable(line)).as_bytes());
         }
-    }
-}
-
-impl Logger {
-    fn send(&mut self, record: protocol::Record) -> io::Result<()> {
-        match self {
-            Self::Early(records) => records.push(record),
-            Self::Running { channel, dropped, number } => {
-                // An audit record is not lost because a payload talks: there are few of them, and small ones.
-                let room = if record.msgid.is_some() { 2 * LOGGER_BACKLOG } else { LOGGER_BACKLOG };
-                if channel.backlog() > room {
-                    *dropped += 1;
-                    return Ok(());
-                }
-                if *dropped > 0 {
-                    let text = format!("{dropped} lines dropped between agent and logger");
-                    *dropped = 0;
-                    let note = protocol::Record::now(4, "ctxinit", text);
-                    *number += 1;
-                    channel.send(&protocol::ToLogger::Record { number: *number, record: note }, &[])?;
-                }
-                *number += 1;
-                channel.send(&protocol::ToLogger::Record { number: *number, record }, &[])?;
-            }
-            Self::Gone => {}
-        }
-        Ok(())
     }
 }
 
@@ -217,7 +138,7 @@ impl Log for Sink {
             Some(Target::Agent(outlets)) => {
                 outlets.show(&format!("ctxinit: {text}"));
                 let pid = Some(std::process::id());
-                outlets.log(protocol::Record { pid, ..protocol::Record::now(severity, "ctxinit", text) });
+                outlets.feed.push(protocol::Record { pid, ..protocol::Record::now(severity, "ctxinit", text) });
             }
             Some(Target::Role) => drop(io::stderr().write(format!("<{severity}>{text}\n").as_bytes())),
         }

@@ -15,6 +15,7 @@
 //! | `job-start` | its program is about to run | token, owner, groups, pool, uid, cgroup, keeper, command |
 //! | `job-end` | nothing of it is left, or it never was | token, reason, subcode, end, millis, what it used |
 //! | `settled` | the token is out of our hands | token, fate, bytes, note |
+//! | `log-restart` | the logger died, and another goes on | end, restarts |
 //! | `vm-stop` | the machine ends | verdict, text, jobs, ended, refused, scripts, scripts-ended |
 
 use std::fs::File;
@@ -300,6 +301,14 @@ pub fn settled(token: &Token, job: Option<&str>, fate: super::protocol::Fate, by
         token.id,
         count(bytes, "byte")
     ));
+}
+
+/// Another logger goes on where the last one died.
+pub fn log_restart(end: &str, restarts: u64) {
+    Entry::new("log-restart")
+        .with("end", end)
+        .with("restarts", restarts)
+        .log(format!("the logger died: {end}; another goes on"));
 }
 
 /// The machine ends.

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use nix::poll::PollFlags;
 
-use super::channel::Channel;
 use super::notice::Notice;
 use super::protocol::{Credentials, ToLogger};
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
-use super::{Agent, audit, disk, guard, medium, network, roles};
+use super::{Agent, audit, disk, guard, logger, medium, network, roles};
 use crate::clock::Deadline;
 use crate::context::medium::COPY;
 use crate::devices::Devices;
@@ -20,9 +19,10 @@ use crate::image::policy::{self, Policy};
 use crate::image::root::{self, Wanted};
 use crate::init::cmdline;
 use crate::network::names;
+use crate::syslog::Origin;
 use crate::syslog::collect::Sources;
 use crate::syslog::lasting::Lasting;
-use crate::{cgroup, config, ids, logging, mounts, syslog};
+use crate::{cgroup, config, mounts};
 
 /// A device that is still coming is looked for again after an event, or after this time without one: a
 /// drive that becomes ready sends none.
@@ -135,16 +135,9 @@ fn site_keys() -> Result<Vec<(String, String)>, String> {
 
 fn start_logger(agent: &mut Agent) -> io::Result<()> {
     let sources = Sources::of_machine().map_err(io::Error::other)?;
-    let lasting = agent.log.insert(Lasting::in_memory(sources)?);
-    let (ours, theirs) = Channel::pair()?;
-    let keep = [lasting.fds(), vec![roles::fd(&theirs)]].concat();
     let boot = agent.report.boot_id.clone();
-    let origin = syslog::Origin { vm: network::machine_uuid(&boot), boot };
-    let child =
-        roles::start(&mut agent.events, "logger", ids::LOGGER, &keep, || syslog::run(lasting, &origin, theirs))?;
-    agent.logger = Some(child);
-    logging::attach_logger(ours);
-    Ok(())
+    let origin = Origin { vm: network::machine_uuid(&boot), boot };
+    agent.events.start_log(Lasting::in_memory(sources)?, origin)
 }
 
 /// Every device that this machine waits for is there: no more drivers, and the memory of the initramfs back.
@@ -179,6 +172,6 @@ pub fn logging(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
         Credentials { ca: read(&syslog.ca)?, certificate: read(&syslog.certificate)?, key: read(&syslog.key)? };
     let body = serde_json::to_vec(&credentials).map_err(|error| machine_fault(format!("logger: {error}")))?;
     let target = ToLogger::Target { syslog: Box::new(syslog), nameservers: names::own_nameservers() };
-    logging::with_logger(|logger| logger.send(&target, &body)).ok_or_else(|| machine_fault("the logger is gone"))?;
+    logger::say(agent, target, body);
     Ok(Done::Next(note))
 }

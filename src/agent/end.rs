@@ -3,21 +3,13 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use std::os::fd::AsFd;
 
 use super::events::DYING;
+use super::logger::{self, Log};
 use super::notice::Notice;
-use super::protocol::{FromLogger, ToLogger};
-use super::report::{self, LogReport, PhaseReport, Spent};
+use super::report::{self, PhaseReport, Spent};
 use super::{Agent, audit, guard, phases, scripts, work};
-use crate::clock::Deadline;
-use crate::logging;
 use crate::verdict::Verdict;
-
-/// For the last log records; a server that takes longer has stalled.
-const DRAIN: Duration = Duration::from_secs(10);
-/// The logger's answer comes after its own deadline.
-const ANSWER: Duration = Duration::from_secs(2);
 
 /// What the steps do beside waiting, on a machine that is busy with something else.
 const AIR: Duration = Duration::from_secs(10);
@@ -27,10 +19,18 @@ pub const LONGEST: Duration = work::STOPPING
     .saturating_add(guard::CONCLUDING)
     // Two children at most are buried there.
     .saturating_add(DYING.saturating_mul(2))
-    .saturating_add(DRAIN)
-    .saturating_add(ANSWER)
+    .saturating_add(logger::DRAIN)
+    .saturating_add(logger::ANSWER)
     .saturating_add(report::PORT_LIMIT)
     .saturating_add(AIR);
+
+/// Why a machine ends that was asked to: by the host, or by what it cannot do without.
+pub fn asked(agent: &Agent) -> Verdict {
+    match agent.events.log().and_then(Log::broken) {
+        Some(why) => Verdict::machine_fault(why),
+        None => Verdict::host_asked("the host asked for the end"),
+    }
+}
 
 /// Stops the scripts' services, tells the verdict in every way, and hands the machine back to init. The
 /// payload is stopped and its lease given back already: no job outlives the work phase.
@@ -45,33 +45,10 @@ pub fn end(agent: &mut Agent, verdict: Verdict) {
     audit::vm_stop(&verdict, &agent.report);
     phases::record(agent, PhaseReport::done("end", start_ms, Spent::since(before), verdict.to_string()));
     agent.report.verdict = Some(verdict.clone());
-    agent.report.log = drain_log(agent);
-    if agent.report.log.is_none() && agent.site.syslog.is_some() {
-        log::warn!("nobody can say how much of the log was delivered");
-    }
+    logger::drain(agent);
     agent.report.save();
     agent.report.send_to_host();
     agent.tell_init(&Notice::End(verdict));
-}
-
-/// Delivers what is logged so far; `None` if no logger answers.
-fn drain_log(agent: &mut Agent) -> Option<LogReport> {
-    // A line that is logged meanwhile would meet a logger that has answered and left, and its answer be lost with it.
-    let mut logger = logging::detach_logger()?;
-    logger.send(&ToLogger::Drain { millis: DRAIN.as_millis() as u32 }, &[]).ok()?;
-    let deadline = Deadline::after(DRAIN + ANSWER);
-    while !deadline.passed() {
-        // An end without an answer is an error.
-        if let Some((FromLogger::Drained { delivered, undelivered }, _)) = logger.try_recv().ok()? {
-            // Without a server the log was never meant to leave the machine.
-            if undelivered > 0 && agent.site.syslog.is_some() {
-                log::warn!("{undelivered} log records were not delivered");
-            }
-            return Some(LogReport { delivered, undelivered });
-        }
-        agent.events.wait_through(&[(logger.as_fd(), logger.interest())], deadline);
-    }
-    None
 }
 
 #[cfg(test)]

@@ -9,15 +9,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use thiserror::Error;
 
+use super::logger::Log;
 use super::output::{Output, Printed, Source};
 use crate::clock::Deadline;
-use crate::logging;
 use crate::sys::process::{Child, Exit};
 use crate::sys::signals::{self, Signals};
+use crate::syslog::Origin;
+use crate::syslog::lasting::Lasting;
 
 /// The machine is asked to end: power button, Ctrl-Alt-Del, or a signal.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -26,9 +28,6 @@ pub struct Stop;
 
 /// For a killed child to be gone.
 pub const DYING: Duration = Duration::from_millis(500);
-
-/// A stalled logger is tried again this often; its own queue empties within one round of its loop.
-const RETRY: u16 = 50;
 
 /// One stream of output among those of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +49,8 @@ pub struct Events {
     next_id: u64,
     asked: bool,
     ending: bool,
+    /// Once there is a logger.
+    log: Option<Log>,
 }
 
 impl Events {
@@ -58,7 +59,7 @@ impl Events {
     /// # Errors
     /// Those of signalfd(2).
     pub fn new() -> io::Result<Self> {
-        Ok(Self { signals: signals::block()?, outputs: Vec::new(), next_id: 0, asked: false, ending: false })
+        Ok(Self { signals: signals::block()?, outputs: Vec::new(), next_id: 0, asked: false, ending: false, log: None })
     }
 
     /// Forwards this pipe to the log from now on.
@@ -94,6 +95,33 @@ impl Events {
         self.outputs.iter().find(|stream| stream.id == id).is_none_or(|stream| stream.output.ended())
     }
 
+    /// Starts the logger; each wait sees to it that there is one.
+    ///
+    /// # Errors
+    /// Those of fork(2), pipe2(2) and socketpair(2).
+    pub fn start_log(&mut self, lasting: Lasting, origin: Origin) -> io::Result<()> {
+        self.log = Some(Log::start(self, lasting, origin)?);
+        Ok(())
+    }
+
+    /// The log, once it is kept.
+    pub fn log(&self) -> Option<&Log> {
+        self.log.as_ref()
+    }
+
+    /// The same, to tell it something.
+    pub fn log_mut(&mut self) -> Option<&mut Log> {
+        self.log.as_mut()
+    }
+
+    /// The same, for what may start another logger.
+    pub fn with_log(&mut self, act: impl FnOnce(&mut Log, &mut Self)) {
+        if let Some(mut log) = self.log.take() {
+            act(&mut log, self);
+            self.log = Some(log);
+        }
+    }
+
     /// From now on the end is under way and no longer interrupts a wait.
     pub fn ending(&mut self) {
         self.ending = true;
@@ -109,12 +137,30 @@ impl Events {
     /// # Errors
     /// [`Stop`] when the machine is asked to end, unless that is under way.
     pub fn wait(&mut self, fds: &[(BorrowedFd<'_>, PollFlags)], deadline: Deadline) -> Result<bool, Stop> {
+        self.wait_until(fds, deadline, |_| false)
+    }
+
+    /// The same, or until something here is so.
+    ///
+    /// # Errors
+    /// As [`Events::wait`].
+    pub fn wait_until(
+        &mut self,
+        fds: &[(BorrowedFd<'_>, PollFlags)],
+        deadline: Deadline,
+        is_so: impl Fn(&Self) -> bool,
+    ) -> Result<bool, Stop> {
         loop {
+            self.with_log(Log::attend);
+            // No trace, no work.
+            self.asked |= self.log.as_ref().is_some_and(|log| log.broken().is_some());
             if self.asked && !self.ending {
                 return Err(Stop);
             }
-            let backlog = logging::with_logger(|logger| logger.flush().map(|()| logger.backlog()));
-            let ready = self.poll(fds, deadline, backlog.unwrap_or(0) > 0);
+            if is_so(self) {
+                return Ok(true);
+            }
+            let ready = self.poll(fds, deadline);
             for signal in self.signals.by_ref() {
                 // SIGHUP comes from nobody who means the machine; children are waited for by pidfd.
                 if matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR) {
@@ -144,15 +190,15 @@ impl Events {
         result
     }
 
-    fn poll(&self, fds: &[(BorrowedFd<'_>, PollFlags)], deadline: Deadline, logger_stalls: bool) -> bool {
+    fn poll(&self, fds: &[(BorrowedFd<'_>, PollFlags)], deadline: Deadline) -> bool {
         let mut set: Vec<PollFd<'_>> = fds.iter().map(|(fd, flags)| PollFd::new(*fd, *flags)).collect();
         set.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         // An ended pipe is always ready: it only waits to be finished.
         let open = self.outputs.iter().map(|stream| &stream.output).filter(|output| !output.ended());
         set.extend(open.map(|output| PollFd::new(output.as_fd(), PollFlags::POLLIN)));
-        let timeout = deadline.poll_timeout();
-        let timeout = if logger_stalls { timeout.min(PollTimeout::from(RETRY)) } else { timeout };
-        match poll(&mut set, timeout) {
+        let logger = self.log.iter().flat_map(Log::sources);
+        set.extend(logger.map(|(fd, flags)| PollFd::new(fd, flags)));
+        match poll(&mut set, deadline.poll_timeout()) {
             Ok(_) => set.iter().take(fds.len()).any(|fd| fd.any().unwrap_or(false)),
             Err(Errno::EINTR) => false,
             Err(errno) => {

@@ -8,12 +8,13 @@ use nix::poll::PollFlags;
 use super::audit::{self, JobFacts};
 use super::console::Console;
 use super::output::Source;
-use super::protocol::{FromWorker, Token};
+use super::protocol::{FromWorker, ToLogger, Token};
 use super::worker::Worker;
-use super::{Agent, disk, ending, firewall, network};
+use super::{Agent, disk, ending, firewall, logger, network};
+use crate::ban::owner::Owner;
 use crate::clock::Deadline;
-use crate::payload::Job;
 use crate::payload::outcome::{End, Outcome, Usage};
+use crate::payload::{self, Job};
 
 /// From the fork to the program's first instruction, a millisecond. A repository that is mounted on demand takes seconds;
 /// a server that is gone is not waited for longer.
@@ -41,6 +42,11 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
         return not_started(token, End::NotStarted { why: why.to_owned(), errno: None });
     }
     let begun = Instant::now();
+    // Before anything of it can speak.
+    if let Some((uid, job)) = payload::to_be(number) {
+        let owner = if token.owner == Owner::Unknown { String::new() } else { token.owner.to_string() };
+        logger::say(agent, ToLogger::Job { uid, job, owner }, Vec::new());
+    }
     let disk = agent.user_disk.as_ref();
     let (mut job, output) = match Job::begin(&agent.policy.payload, &agent.features, disk, number, token, body) {
         Ok(begun) => begun,

@@ -14,6 +14,7 @@ mod guard;
 pub(crate) mod hooks;
 mod job;
 mod left;
+pub(crate) mod logger;
 mod medium;
 pub(crate) mod nebula;
 mod network;
@@ -44,8 +45,6 @@ use crate::image::payload::Payload;
 use crate::image::policy::Policy;
 use crate::image::root::Initramfs;
 use crate::logging;
-use crate::sys::process::Child;
-use crate::syslog::lasting::Lasting;
 
 use events::Events;
 use notice::Notice;
@@ -86,9 +85,6 @@ pub struct Agent {
     user_disk: Option<UserDisk>,
     devices: Option<Devices>,
     initramfs: Option<Initramfs>,
-    logger: Option<Child>,
-    /// What outlives it.
-    log: Option<Lasting>,
     dhcp: Vec<network::Client>,
     /// The rules that are in force; none where the image wants none.
     firewall: Option<firewall::Firewall>,
@@ -128,8 +124,6 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         user_disk: None,
         devices: None,
         initramfs: None,
-        logger: None,
-        log: None,
         dhcp: Vec::new(),
         firewall: None,
         scripts: Scripts::default(),
@@ -137,7 +131,7 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
     };
     let version = format!("ctxinit {}", env!("CARGO_PKG_VERSION"));
     phases::record(&mut agent, PhaseReport::done("early", start_ms, Spent::now(), version));
-    runner::run(PHASES, &mut agent, phases::record, end::end);
+    runner::run(PHASES, &mut agent, end::asked, phases::record, end::end);
     0
 }
 

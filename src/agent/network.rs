@@ -8,7 +8,7 @@ use nix::poll::PollFlags;
 
 use super::protocol::{FromDhcp, ToLogger};
 use super::runner::{Done, Fault, machine_fault, site_fault};
-use super::{Agent, boot, firewall, guard, roles};
+use super::{Agent, boot, firewall, guard, logger, roles};
 use crate::clock::Deadline;
 use crate::context::network::{Interface, Mac, Method};
 use crate::context::site::Hostname;
@@ -17,7 +17,7 @@ use crate::network::links::{Link, LinkError};
 use crate::network::names::{self, ResolvConf};
 use crate::network::{self, Setting};
 use crate::sys::process::Child;
-use crate::{ids, launch, logging};
+use crate::{ids, launch};
 
 /// A DHCP client at work on one link, for the life of the machine.
 pub struct Client {
@@ -221,7 +221,7 @@ pub fn take_hostname(agent: &mut Agent, name: &Hostname) {
         log::warn!("host name {name}: {errno}");
         return;
     }
-    logging::with_logger(|logger| logger.send(&ToLogger::Hostname(name.to_string()), &[]));
+    logger::say(agent, ToLogger::Hostname(name.to_string()), Vec::new());
     agent.report.hostname = Some(name.to_string());
 }
 

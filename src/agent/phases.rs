@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::report::{ALWAYS, Details, PhaseReport};
 use super::runner::{Due, Phase};
-use super::{Agent, boot, disk, firewall, guard, hooks, medium, network, scripts, start_script, work};
+use super::{Agent, boot, disk, firewall, guard, hooks, logger, medium, network, scripts, start_script, work};
 use crate::image::policy::OnFailure;
 
 /// In this order. `early` is init's and comes before, `end` follows whatever happened.
@@ -77,7 +77,7 @@ pub fn record(agent: &mut Agent, phase: PhaseReport) {
         _ => log::info!("phase {name}: {outcome}, {millis} ms{note}"),
     }
     agent.report.phases.push(phase);
-    agent.report.save();
+    logger::save_report(agent);
 }
 
 fn secs(secs: u32) -> Option<Duration> {

@@ -103,7 +103,7 @@ pub enum Fate {
 pub enum ToLogger {
     /// A record of the agent itself, a script or a payload.
     Record {
-        /// Counts from 1. The logger writes down the number of the last one that it has stored, so that the next logger
+        /// Counts from 1; 0 for one that nobody would send again. The logger writes down the number of the last one that it has stored, so that the next logger
         /// is told what a killed one had not.
         number: u64,
         /// What was said.

@@ -66,14 +66,25 @@ pub fn machine_fault(error: impl std::fmt::Display) -> Fault {
 }
 
 /// The life of a machine: every phase in order, each put into the report by `record`, and then its end, whatever
-/// happened.
-pub fn run<M>(phases: &[Phase<M>], machine: &mut M, record: fn(&mut M, PhaseReport), end: fn(&mut M, Verdict)) {
-    let verdict = until_the_end(phases, machine, record);
+/// happened. `asked` says why, where it was asked to end.
+pub fn run<M>(
+    phases: &[Phase<M>],
+    machine: &mut M,
+    asked: fn(&M) -> Verdict,
+    record: fn(&mut M, PhaseReport),
+    end: fn(&mut M, Verdict),
+) {
+    let verdict = until_the_end(phases, machine, asked, record);
     end(machine, verdict);
 }
 
 /// Returns why the machine ends.
-fn until_the_end<M>(phases: &[Phase<M>], machine: &mut M, record: fn(&mut M, PhaseReport)) -> Verdict {
+fn until_the_end<M>(
+    phases: &[Phase<M>],
+    machine: &mut M,
+    asked: fn(&M) -> Verdict,
+    record: fn(&mut M, PhaseReport),
+) -> Verdict {
     for phase in phases {
         let (start_ms, before) = (report::now_ms(), Spent::now());
         let limit = (phase.limit)(machine);
@@ -107,7 +118,7 @@ fn until_the_end<M>(phases: &[Phase<M>], machine: &mut M, record: fn(&mut M, Pha
                 return verdict;
             }
             Err(Fault::Stop) => {
-                let verdict = Verdict::host_asked("the host asked for the end");
+                let verdict = asked(machine);
                 told(machine, "stopped", verdict.text.clone());
                 return verdict;
             }
@@ -229,7 +240,7 @@ mod tests {
         let mut plans = 0;
         every_plan(&mut Vec::new(), 2, &mut |plan| {
             let mut model = Model { plan: plan.to_vec(), ..Model::default() };
-            run(&phases, &mut model, record, end);
+            run(&phases, &mut model, |_| Verdict::host_asked("planned"), record, end);
             let outcome = |plan: &Plan| match plan {
                 Plan::Next | Plan::End => "ok",
                 Plan::Skip => "skipped",

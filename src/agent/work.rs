@@ -13,7 +13,7 @@ use super::report::{self, TokenReport};
 use super::runner::{Done, Fault, machine_fault, site_fault};
 use super::scripts::KILLED;
 use super::worker::{self, Worker};
-use super::{Agent, audit, disk, firewall, medium, network};
+use super::{Agent, audit, disk, firewall, logger, medium, network};
 use crate::ban::judge::Decision;
 use crate::clock::Deadline;
 use crate::context::site::{Limits, Work};
@@ -115,9 +115,22 @@ fn serve(agent: &mut Agent, worker: &mut Worker, tally: &mut Tally) -> Result<Ve
             }
             continue;
         }
+        if let Err(why) = logger::ready(agent) {
+            match fault.next() {
+                Some(pause) => {
+                    log::warn!("no job starts: {why}");
+                    network::attend_or_warn(agent);
+                    logger::wait_until_ready(agent, pause)?;
+                }
+                None => return Err(site_fault(format!("no job started for {fault_secs} s: {why}"))),
+            }
+            continue;
+        }
         let answer = claim(agent, worker)?;
         tally.claims.answered(&answer);
         match answer {
+            // A claim may wait for long.
+            FromWorker::Claimed(token) if logger::ready(agent).is_err() => give_back(agent, worker, tally, &token)?,
             FromWorker::Claimed(token) => {
                 let (decision, list) = worker.bans.decide(&token.owner);
                 audit::authz(&token, &decision, list);
@@ -161,6 +174,16 @@ fn serve(agent: &mut Agent, worker: &mut Worker, tally: &mut Tally) -> Result<Ve
     }
 }
 
+/// Gives a token back whose job would leave no trace.
+fn give_back(agent: &mut Agent, worker: &mut Worker, tally: &Tally, token: &Token) -> Result<(), Fault> {
+    let _ = worker.take_body();
+    worker.send(&ToWorker::Release { why: "no syslog server takes the log".to_owned() }, &[])?;
+    let (fate, note) = settled(agent, worker, tally.settle)?;
+    audit::settled(token, None, fate, 0, &note);
+    log::warn!("token {}: {fate:?}, as no syslog server takes the log", token.id);
+    if agent.events.is_ending() { Err(Fault::Stop) } else { Ok(()) }
+}
+
 /// Gives a token back that may not be worked on here; another site may run it. Returns whether it is the first time.
 fn refuse(
     agent: &mut Agent,
@@ -181,7 +204,7 @@ fn refuse(
         let outcome = Outcome { end, wall_millis: 0, usage: Usage::default(), left_behind: 0, tail: Vec::new() };
         let ended = Ended { name: None, outcome, result: None, dirty: None };
         agent.report.add_token(token_report(token, start_ms, ended, fate, note));
-        agent.report.save();
+        logger::save_report(agent);
     }
     if agent.events.is_ending() { Err(Fault::Stop) } else { Ok(first) }
 }
@@ -264,7 +287,7 @@ fn one_token(
     let dirty = ended.dirty.clone();
     let end = ended.outcome.end.to_string();
     agent.report.add_token(token_report(token, start_ms, ended, fate, note));
-    agent.report.save();
+    logger::save_report(agent);
     if let Some(fault) = fault {
         return Err(fault);
     }

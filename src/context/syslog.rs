@@ -236,6 +236,9 @@ impl Syslog {
         if protocol == Protocol::Udp && self.framing == Framing::Lf {
             return Some(("syslog.framing", "a datagram is one record".to_owned()));
         }
+        if protocol == Protocol::Udp && self.require {
+            return Some(("syslog.require", "nobody knows whether a datagram arrives".to_owned()));
+        }
         if protocol == Protocol::Tls && self.ca.is_none() && self.fingerprints.is_empty() {
             return Some(("syslog.ca", "protocol tls needs the server's authorities, or its fingerprints".to_owned()));
         }

@@ -82,7 +82,7 @@ impl Job {
     ) -> Result<(Self, File), JobError> {
         mutation::choose(body);
         let uid = fresh_user(number)?;
-        let name = format!("job-{}", number + 1);
+        let name = name_of(number);
         let cgroup = Cgroup::create(&name)?;
         cgroup.limit(Limits {
             memory: u64::from(policy.memory_mb) * MIB,
@@ -228,6 +228,16 @@ static LAST: AtomicU32 = AtomicU32::new(0);
 
 /// A user whom no job has had. Whoever had one before has ended: that none of its processes is left is looked at then.
 /// The rest of that is [`word`].
+/// User and name that the job of this number is going to have.
+pub fn to_be(number: u32) -> Option<(u32, String)> {
+    let uid = ids::PAYLOAD.start.checked_add(number).filter(|uid| ids::PAYLOAD.contains(uid))?;
+    Some((uid, name_of(number)))
+}
+
+fn name_of(number: u32) -> String {
+    format!("job-{}", number + 1)
+}
+
 fn fresh_user(number: u32) -> Result<u32, JobError> {
     let uid = ids::PAYLOAD.start + if mutation::taken("fresh uid") { number } else { 0 };
     if !ids::PAYLOAD.contains(&uid) {

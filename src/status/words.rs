@@ -85,14 +85,29 @@ pub fn signature_is_good(signature: View<'_>) -> Option<bool> {
 /// What became of the log in one line; nothing as long as nobody knows.
 pub fn log(report: View<'_>) -> Option<String> {
     let log = report.at("log");
-    let [delivered, undelivered] = ["delivered", "undelivered"].map(|key| log.number(key));
+    let number = |key| log.number(key);
+    let [delivered, undelivered, dropped] = ["delivered", "undelivered", "dropped"].map(number);
     let mut logging = report.list("phases").filter(|phase| phase.text("name") == "logging");
     // Nobody was to get them, so none is lost.
     if logging.any(|phase| phase.text("outcome") == "skipped") && delivered == 0 {
         let records = count(undelivered, "record");
         return log.exists().then(|| format!("no syslog server, {records} stayed in the machine"));
     }
-    log.exists().then(|| format!("{} delivered, {undelivered} not", count(delivered, "record")))
+    let ended = report.at("verdict").exists();
+    let mut line = match (ended, log.flag("reached")) {
+        (true, _) => format!("{} delivered, {undelivered} not", count(delivered, "record")),
+        (false, reached) => {
+            let server = if reached == Some(true) { "a server is reached" } else { "no server is reached" };
+            format!("{server}, {} delivered, {} waiting", count(delivered, "record"), number("waiting"))
+        }
+    };
+    if dropped > 0 {
+        line += &format!(", {dropped} dropped");
+    }
+    if number("restarts") > 0 {
+        line += &format!(", the logger died {}", count(number("restarts"), "time"));
+    }
+    log.exists().then_some(line)
 }
 
 /// Whether the image is as it was, in one line; nothing as long as nobody has looked.
@@ -150,12 +165,21 @@ mod tests {
     fn what_nobody_asked_for_is_no_fault() {
         let judged = |state| signature_is_good(View::new(&json!({"state": state})));
         assert_eq!(["good", "bad", "unsigned", "off"].map(judged), [Some(true), Some(false), Some(false), None]);
-        let tell = |logging, log| log_of(&json!({"phases": [{"name": "logging", "outcome": logging}], "log": log}));
+        let tell = |logging, log| {
+            log_of(&json!({"phases": [{"name": "logging", "outcome": logging}], "log": log, "verdict": {"code": 200}}))
+        };
         let nobody = json!({"delivered": 0, "undelivered": 400});
         assert_eq!(tell("skipped", nobody.clone()).unwrap(), "no syslog server, 400 records stayed in the machine");
         assert_eq!(tell("ok", nobody).unwrap(), "0 records delivered, 400 not");
         assert_eq!(tell("ok", json!({"delivered": 1, "undelivered": 0})).unwrap(), "1 record delivered, 0 not");
         assert_eq!(tell("skipped", json!(null)), None);
+        let log = json!({"reached": true, "delivered": 5, "undelivered": 7, "waiting": 4, "dropped": 3, "restarts": 1});
+        let over = "5 records delivered, 7 not, 3 dropped, the logger died 1 time";
+        assert_eq!(tell("ok", log.clone()).unwrap(), over);
+        let running = |log| log_of(&json!({"phases": [], "log": log, "verdict": null})).unwrap();
+        let so_far = "a server is reached, 5 records delivered, 4 waiting, 3 dropped, the logger died 1 time";
+        assert_eq!(running(log), so_far);
+        assert_eq!(running(json!({"reached": false})), "no server is reached, 0 records delivered, 0 waiting");
     }
 
     fn log_of(report: &serde_json::Value) -> Option<String> {

@@ -5,8 +5,11 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use nix::libc::off_t;
+use nix::sys::uio::pread;
+
 use super::collect::Sources;
-use super::ledger::Ledger;
+use super::ledger::{Count, Ledger};
 use super::store::{MEMORY, Store};
 use crate::sys::shared::{Shared, memory};
 
@@ -43,15 +46,16 @@ impl Lasting {
         [self.sources.fds(), vec![self.ledger.as_raw_fd(), self.records.as_raw_fd()]].concat()
     }
 
-    /// The numbers, for the agent.
-    ///
-    /// # Errors
-    /// Those of mmap(2).
-    pub fn ledger(&self) -> io::Result<Ledger> {
-        Ledger::open(&self.ledger)
+    /// One of the ledger's numbers, for the agent. It is read and not mapped: what the agent has mapped, every role that
+    /// it forks could write to.
+    pub fn count(&self, count: Count) -> u64 {
+        let mut number = [0; size_of::<u64>()];
+        // A memfd can always be read; a short one would be none of ours.
+        let _ = pread(&self.ledger, &mut number, (count as usize * size_of::<u64>()) as off_t);
+        u64::from_ne_bytes(number)
     }
 
     pub(super) fn map(&self) -> io::Result<(Store, Ledger)> {
-        Ok((Store::open(Shared::map(&self.records, self.length)?), self.ledger()?))
+        Ok((Store::open(Shared::map(&self.records, self.length)?), Ledger::open(&self.ledger)?))
     }
 }

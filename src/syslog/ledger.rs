@@ -26,6 +26,14 @@ pub enum Count {
     Dropped,
     /// Of the kernel's records, the number of the first that is not stored.
     Kernel,
+    /// Of the agent's records, the one that is being stored: stored if there is a record of [`Count::AgentAs`].
+    AgentNext,
+    /// The number that it gets.
+    AgentAs,
+    /// Records that are not done with.
+    Waiting,
+    /// Of these, those that a server's kernel has acknowledged and that would be sent again after a reset.
+    Tail,
 }
 
 /// The numbers.

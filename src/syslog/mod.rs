@@ -82,12 +82,14 @@ pub fn run(lasting: &mut Lasting, origin: &Origin, control: Channel) -> i32 {
         orphan: false,
         deaf: false,
         more: false,
+        told: false,
     };
     let mut ready = Ready::EVERYTHING;
     loop {
         logger.collect(ready);
         logger.announce();
         logger.forward();
+        logger.tell();
         if logger.is_done() {
             return logger.leave();
         }
@@ -113,6 +115,8 @@ struct Logger<'a> {
     deaf: bool,
     /// The channel holds messages that were already read from its socket, so poll(2) does not see them.
     more: bool,
+    /// What the agent was told last of whether a server takes records.
+    told: bool,
 }
 
 /// What collecting writes to; apart from the sources, whose buffer the records borrow.
@@ -121,6 +125,8 @@ struct Log {
     ledger: Ledger,
     writer: Writer,
     clock: Clock,
+    /// Of the agent's records, one that the last logger had stored and not yet written down.
+    stored: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -139,7 +145,7 @@ impl Ready {
 impl Log {
     /// Goes on where the last one was killed, and says so.
     fn new(store: Store, ledger: Ledger, writer: Writer) -> Self {
-        let mut log = Self { store, ledger, writer, clock: Clock::new() };
+        let mut log = Self { store, ledger, writer, clock: Clock::new(), stored: None };
         let starts = log.ledger.get(Count::Starts);
         log.ledger.set(Count::Starts, starts + 1);
         if starts == 0 {
@@ -147,6 +153,7 @@ impl Log {
             log.ledger.set(Count::Before, log.store.last());
             log.ledger.set(Count::Last, log.store.last());
         } else {
+            log.recover();
             let (waiting, last) = (log.store.waiting(), log.ledger.get(Count::Last) - log.ledger.get(Count::Before));
             log.push_own(&format!(
                 "the logger was started again after number {last}: {waiting} records may come twice, and what it had \
@@ -154,6 +161,30 @@ impl Log {
             ));
         }
         log
+    }
+
+    /// The last logger may have been killed between a record and the numbers that go with it.
+    fn recover(&mut self) {
+        let Self { store, ledger, .. } = self;
+        let last = ledger.get(Count::Last).max(store.last());
+        ledger.set(Count::Last, last);
+        let next = ledger.get(Count::AgentNext);
+        if next > ledger.get(Count::Agent) && last >= ledger.get(Count::AgentAs) {
+            ledger.set(Count::Agent, next);
+            self.stored = Some(next);
+        }
+    }
+
+    /// Runs what stores one of the agent's. Whenever this process is killed, the next one knows whether it is stored.
+    fn of_agent(&mut self, number: u64, store: impl FnOnce(&mut Self)) {
+        if self.stored.take_if(|stored| *stored == number).is_some() {
+            return;
+        }
+        self.ledger.set(Count::AgentAs, self.ledger.get(Count::Last) + 1);
+        self.ledger.set(Count::AgentNext, number);
+        store(self);
+        // Those of its helpers have no number.
+        self.ledger.set(Count::Agent, number.max(self.ledger.get(Count::Agent)));
     }
 
     fn push(&mut self, record: &Record<'_>) {
@@ -267,13 +298,12 @@ impl Logger<'_> {
     }
 
     /// A record of the agent. A job's output counts as what the job says.
-    fn take(&mut self, record: &protocol::Record) {
+    fn take(&mut self, number: u64, record: &protocol::Record) {
         let Self { log, rules, .. } = self;
         let message = from_agent(record);
-        if message.audit.is_none() && !rules.is_wanted(message.severity) {
-            return;
-        }
-        match &record.job {
+        let wanted = message.audit.is_some() || rules.is_wanted(message.severity);
+        log.of_agent(number, |log| match &record.job {
+            _ if !wanted => {}
             Some(name) => {
                 // For a job that nobody has named to us.
                 let data = record::job(name, "");
@@ -281,7 +311,7 @@ impl Logger<'_> {
                 log.push_admitted(rules.admit_named(message, name, log.clock.uptime()));
             }
             None => log.push(&message),
-        }
+        });
     }
 
     /// Records of a job that were too many; each is an audit record, so no flood drops that too.
@@ -300,8 +330,7 @@ impl Logger<'_> {
         for _ in 0..BATCH {
             match self.control.try_recv() {
                 Ok(Some((ToLogger::Record { number, record }, _))) => {
-                    self.take(&record);
-                    self.log.ledger.set(Count::Agent, number);
+                    self.take(number, &record);
                 }
                 Ok(Some((ToLogger::Job { uid, job, owner }, _))) => {
                     let gap = self.rules.name(uid, job, &owner);
@@ -371,8 +400,20 @@ impl Logger<'_> {
         let Log { store, ledger, .. } = &mut self.log;
         let done = self.transport.step(store) + self.transport.forward(store, &self.host);
         ledger.add(Count::Delivered, done);
+        ledger.set(Count::Waiting, store.waiting());
+        ledger.set(Count::Tail, self.transport.in_tail());
         if self.ending.is_some() && store.is_sent() && !store.has_drops() && self.rules.due().is_none() {
             self.transport.finish();
+        }
+    }
+
+    /// Whether a server takes records, when that is new; its end after the drain is none.
+    fn tell(&mut self) {
+        let up = self.transport.is_up();
+        if up != self.told && (up || self.ending.is_none()) {
+            self.told = up;
+            // An agent that does not hear is dead, and that shows when it is listened to.
+            let _ = self.control.send(&if up { FromLogger::Reached } else { FromLogger::Lost }, b"");
         }
     }
 

@@ -57,8 +57,13 @@ impl Machine {
     /// Drains; (delivered, undelivered) and the exit code.
     pub fn drain(mut self, millis: u32) -> ((u64, u64), i32) {
         self.control.send(&ToLogger::Drain { millis }, b"").unwrap();
-        let answer = self.control.recv(Deadline::after(PATIENCE)).unwrap();
-        let Some((FromLogger::Drained { delivered, undelivered }, _)) = answer else { panic!("no answer") };
-        ((delivered, undelivered), self.role.join().unwrap().0)
+        let numbers = loop {
+            let answer = self.control.recv(Deadline::after(PATIENCE)).unwrap();
+            match answer.unwrap_or_else(|| panic!("no answer")).0 {
+                FromLogger::Drained { delivered, undelivered } => break (delivered, undelivered),
+                FromLogger::Reached | FromLogger::Lost => {}
+            }
+        };
+        (numbers, self.role.join().unwrap().0)
     }
 }

@@ -66,7 +66,7 @@ pub struct Report {
     pub guard: Option<GuardReport>,
     /// Whether the image is what it was, known at the end.
     pub image_device: Option<ImageDevice>,
-    /// What became of the log, known at the end.
+    /// What became of the log so far; known once there is one.
     pub log: Option<LogReport>,
     /// Why the machine ended, known at the end.
     pub verdict: Option<Verdict>,
@@ -123,10 +123,18 @@ pub struct GuardReport {
 /// What became of the log.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct LogReport {
-    /// Records handed to the server's kernel.
+    /// Whether a server takes records, or did when the end came.
+    pub reached: bool,
+    /// Records that a server's kernel has acknowledged.
     pub delivered: u64,
-    /// Records that nobody received.
+    /// Records that nobody received: the next two.
     pub undelivered: u64,
+    /// Records that wait for a server, or did so when the machine ended.
+    pub waiting: u64,
+    /// Records that there was no room for.
+    pub dropped: u64,
+    /// Loggers that died, each followed by another.
+    pub restarts: u64,
 }
 
 impl Report {
