@@ -45,7 +45,13 @@ pub fn end(agent: &mut Agent, verdict: Verdict) {
     audit::vm_stop(&verdict, &agent.report);
     phases::record(agent, PhaseReport::done("end", start_ms, Spent::since(before), verdict.to_string()));
     agent.report.verdict = Some(verdict.clone());
-    logger::drain(agent);
+    agent.report.log = logger::drain(&mut agent.events);
+    // Without a server the log was never meant to leave the machine.
+    if let (Some(log), Some(_)) = (agent.report.log, &agent.site.syslog)
+        && log.undelivered > 0
+    {
+        log::warn!("{} log records were not delivered", log.undelivered);
+    }
     agent.report.save();
     agent.report.send_to_host();
     agent.tell_init(&Notice::End(verdict));

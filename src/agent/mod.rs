@@ -14,7 +14,7 @@ mod guard;
 pub(crate) mod hooks;
 mod job;
 mod left;
-pub(crate) mod logger;
+pub mod logger;
 mod medium;
 pub(crate) mod nebula;
 mod network;

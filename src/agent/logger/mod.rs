@@ -323,18 +323,13 @@ pub fn save_report(agent: &mut Agent) {
     agent.report.save();
 }
 
-/// Delivers what is logged so far. What is logged from now on is for the console alone: it would meet a logger that has
-/// answered and left.
-pub fn drain(agent: &mut Agent) {
-    agent.events.with_log(Log::drain);
+/// Delivers what is logged so far, and says what became of it. What is logged from now on is for the console alone: it
+/// would meet a logger that has answered and left.
+pub fn drain(events: &mut Events) -> Option<LogReport> {
+    events.with_log(Log::drain);
     let over = |events: &Events| events.log().is_none_or(Log::is_over);
-    let _ = agent.events.wait_until(&[], Deadline::after(DRAIN + ANSWER), over);
-    agent.report.log = agent.events.log().map(Log::report);
-    let Some(LogReport { undelivered, .. }) = agent.report.log else { return };
-    // Without a server the log was never meant to leave the machine.
-    if undelivered > 0 && agent.site.syslog.is_some() {
-        log::warn!("{undelivered} log records were not delivered");
-    }
+    let _ = events.wait_until(&[], Deadline::after(DRAIN + ANSWER), over);
+    events.log().map(Log::report)
 }
 
 #[cfg(test)]
