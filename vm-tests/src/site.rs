@@ -171,7 +171,7 @@ impl Drop for Site {
 
 /// A port of this host, and what keeps it. Who binds it with SO_REUSEADDR, as the token server does, may listen there:
 /// the kernel lets one of two such sockets.
-fn keep_port() -> nix::Result<(u16, OwnedFd)> {
+pub fn keep_port() -> nix::Result<(u16, OwnedFd)> {
     let keeper = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&keeper, ReuseAddr, &true)?;
     bind(keeper.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0))?;

@@ -44,7 +44,12 @@ impl Record {
 
 impl Receiver {
     pub fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Self::start_at(0)
+    }
+
+    /// At a port that somebody keeps.
+    pub fn start_at(port: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         let port = listener.local_addr()?.port();
         let records = Arc::new(Lines::default());
         let open = Arc::new(AtomicUsize::new(0));

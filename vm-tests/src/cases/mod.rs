@@ -22,6 +22,7 @@ mod guard_hostile;
 pub mod hepix;
 mod hooks_order;
 mod judges;
+mod log;
 mod medium_absent;
 mod medium_faults;
 mod medium_kinds;
@@ -76,6 +77,11 @@ pub const ALL: &[Case] = &[
     guard_hostile::REPORT,
     bans::REFRESH,
     server_late::CASE,
+    log::FLOOD,
+    log::REQUIRED_LATE,
+    log::KILLED,
+    log::AWAY,
+    log::REQUIRED,
     cd_new::CASE,
     user_disk::KEEPS,
     user_disk::XFS,
