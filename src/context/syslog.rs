@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::site::{Host, Port};
@@ -168,9 +169,11 @@ impl From<Server> for String {
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// The hash.
-    pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
+    /// Of a certificate as it travels.
+    pub fn of(certificate: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(digest(&SHA256, certificate).as_ref()).for_each(|(to, from)| *to = *from);
+        Self(bytes)
     }
 }
 

@@ -140,6 +140,12 @@ impl Lookup {
         }
     }
 
+    /// The same for IPv6 addresses alone, whatever else the name has.
+    pub fn six(self) -> Self {
+        let known = self.known.filter(Result::is_err);
+        Self { kind: DnsQueryType::Aaaa, known, ..self }
+    }
+
     /// What to poll for input; `None` when only [`Lookup::due`] counts.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(AsFd::as_fd)
@@ -389,6 +395,15 @@ mod tests {
         let (one, _asked) = server(&[Does::Say(0), Does::Say(0)]);
         let none = ResolveError::NoAddress { name: "wn.x.org".to_owned(), server: one.ip() };
         assert_eq!(look_up(vec![one], 5000), Err(none));
+    }
+
+    #[test]
+    fn six_alone_may_be_asked_for() {
+        let (one, asked) = server(&[SIX]);
+        let (now, later) = (Instant::now(), Instant::now() + PATIENCE);
+        let lookup = Lookup::with_servers("wn.x.org", vec![one], "10.9.9.9 wn.x.org\n", now, later).six();
+        assert_eq!(lookup.wait(), Ok(vec!["2001:db8::7".parse().unwrap()]));
+        assert_eq!(asked.join().unwrap(), [28]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod parse;
 mod record;
 mod rules;
 pub mod store;
-mod transport;
+pub mod transport;
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -360,7 +360,7 @@ impl Logger<'_> {
     fn aim(&mut self, syslog: &Syslog, credentials: &[u8], nameservers: Vec<IpAddr>) {
         self.rules.set(syslog);
         let credentials = serde_json::from_slice(credentials).unwrap_or_default();
-        if let Err(error) = self.transport.set_target(syslog, &credentials, nameservers) {
+        if let Err(error) = self.transport.set_target(&mut self.log.store, syslog, &credentials, nameservers) {
             log::error!("{error}");
         }
     }
@@ -398,7 +398,7 @@ impl Logger<'_> {
 
     fn forward(&mut self) {
         let Log { store, ledger, .. } = &mut self.log;
-        let done = self.transport.step(store) + self.transport.forward(store, &self.host);
+        let done = self.transport.step(store, &self.host);
         ledger.add(Count::Delivered, done);
         ledger.set(Count::Waiting, store.waiting());
         ledger.set(Count::Tail, self.transport.in_tail());

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::clock::Deadline;
+
 /// Bytes that are made ready for one write(2): enough to make its cost small, little to do twice.
 const BATCH: usize = 64 * 1024;
 /// A peer's kernel acknowledges what its process has not read. If that process dies, the connection is reset and those
@@ -53,6 +55,21 @@ impl Flight {
     pub fn added(&mut self) {
         self.records += 1;
         self.marks.push_back(if self.opaque { u64::MAX } else { self.base + self.bytes.len() as u64 });
+    }
+
+    /// Whether all of its records are done with.
+    pub fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    /// When to ask for acknowledgements without an event: there is none for them.
+    pub fn timer(&self) -> Option<Deadline> {
+        (!self.is_empty()).then(|| Deadline::after(TAIL_TIME))
+    }
+
+    /// The server's process does not read: what its kernel has acknowledged grows no older.
+    pub fn hold(&mut self) {
+        self.history.clear();
     }
 
     /// What is still to be written.
@@ -131,6 +148,19 @@ mod tests {
         assert_eq!(flight.acknowledge(160, start + TAIL_TIME + TICK), 2);
         flight.wrote(5, 165);
         assert_eq!((flight.settle(164), flight.settle(165)), (0, 1));
+    }
+
+    #[test]
+    fn what_lies_before_a_process_that_does_not_read_is_not_done_with() {
+        let (mut flight, start) = (Flight::new(false), Instant::now());
+        add(&mut flight, &[10]);
+        flight.wrote(10, 10);
+        assert!(flight.timer().is_some());
+        assert_eq!(flight.acknowledge(10, start), 0);
+        flight.hold();
+        assert_eq!(flight.acknowledge(10, start + TAIL_TIME), 0);
+        assert_eq!(flight.acknowledge(10, start + TAIL_TIME * 2), 1);
+        assert!(flight.is_empty() && flight.timer().is_none());
     }
 
     #[test]

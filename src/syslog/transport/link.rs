@@ -1,12 +1,18 @@
 //! One connection to a server, once it is there.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ClientConnection;
 
+use super::tls;
 use crate::sys::outq;
+
+/// Reads in one turn of the loop.
+const READS: usize = 16;
 
 /// How records travel on it.
 #[derive(Debug)]
@@ -29,12 +35,14 @@ pub struct Link {
     sent: u64,
     /// Records were given to TLS of which not all bytes are.
     pending: bool,
+    /// The stream is to end when TLS has nothing ready any more.
+    ending: bool,
 }
 
 impl Link {
     /// A connection that is there, by TLS perhaps not yet agreed on.
     pub fn new(address: SocketAddr, wire: Wire) -> Self {
-        Self { address, wire, sent: 0, pending: false }
+        Self { address, wire, sent: 0, pending: false, ending: false }
     }
 
     /// What poll(2) watches.
@@ -66,20 +74,21 @@ impl Link {
     }
 
     /// Hears the server out: `true` while the connection stands, `false` when the server has ended it in order. What it
-    /// says is thrown away: unread, it would turn our close into a reset, and a reset destroys what the server has not
+    /// says is thrown away: unread, it would turn our close into a reset, and a reset may destroy what the server has not
     /// read yet.
     ///
     /// # Errors
     /// How the connection has failed.
     pub fn listen(&mut self) -> io::Result<bool> {
+        let mut waste = [0; 4096];
         match &mut self.wire {
-            Wire::Udp(socket) => socket.take_error()?.map_or(Ok(true), Err),
-            Wire::Tcp(stream) => until_blocked(|| stream.read(&mut [0; 512])),
+            // Its errors are what ICMP says of datagrams sent before; an empty datagram is no end of anything.
+            Wire::Udp(socket) => until_blocked(|| socket.recv(&mut waste).map(|_| 1)),
+            Wire::Tcp(stream) => until_blocked(|| stream.read(&mut waste)),
             Wire::Tls(stream, session) => {
                 let open = until_blocked(|| {
                     let count = session.read_tls(stream)?;
-                    let state =
-                        session.process_new_packets().map_err(|error| io::Error::new(ErrorKind::InvalidData, error));
+                    let state = session.process_new_packets().map_err(tls::in_words);
                     // Its answer to what it does not like is worth a try.
                     let state = state.inspect_err(|_| drop(session.write_tls(stream)))?;
                     let mut waste = vec![0; state.plaintext_bytes_to_read()];
@@ -100,11 +109,9 @@ impl Link {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.wire {
             Wire::Tcp(stream) => stream.write(bytes).inspect(|&count| self.sent += count as u64),
-            // A datagram that is too long for the way is cut nowhere: it is lost, as others are that go by UDP.
-            Wire::Udp(socket) => match socket.send(bytes) {
-                Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => Ok(bytes.len()),
-                sent => sent.map(|_| bytes.len()),
-            },
+            // No record is too long for a datagram. EMSGSIZE here is ICMP's word on one sent before that was too long for
+            // a router; the kernel cuts the next ones into fragments.
+            Wire::Udp(socket) => socket.send(bytes).inspect(|&count| self.sent += count as u64),
             Wire::Tls(_, session) => {
                 if !self.pending {
                     session.writer().write_all(bytes)?;
@@ -120,16 +127,22 @@ impl Link {
         }
     }
 
-    /// Gives the kernel what TLS has ready.
+    /// Gives the kernel what TLS has ready, and the end of the stream behind the last of it.
     fn push(&mut self) -> io::Result<()> {
-        let Wire::Tls(stream, session) = &mut self.wire else { return Ok(()) };
-        while session.wants_write() {
-            match session.write_tls(stream) {
-                Ok(count) => self.sent += count as u64,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        if let Wire::Tls(stream, session) = &mut self.wire {
+            while session.wants_write() {
+                match session.write_tls(stream) {
+                    Ok(count) => self.sent += count as u64,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
             }
+        }
+        if std::mem::take(&mut self.ending)
+            && let Wire::Tcp(stream) | Wire::Tls(stream, _) = &self.wire
+        {
+            stream.shutdown(Shutdown::Write)?;
         }
         Ok(())
     }
@@ -139,17 +152,38 @@ impl Link {
         self.sent
     }
 
-    /// How much of it the server's kernel has acknowledged; nothing is known of datagrams.
+    /// How much of it the server's kernel has acknowledged. Nothing acknowledges datagrams, but ICMP may still say that
+    /// they met nobody.
     pub fn acknowledged(&self) -> u64 {
         match &self.wire {
-            Wire::Udp(_) => u64::MAX,
+            Wire::Udp(_) => self.sent,
             Wire::Tcp(stream) | Wire::Tls(stream, _) => {
                 self.sent.saturating_sub(outq::unacknowledged(stream).unwrap_or(self.sent))
             }
         }
     }
 
-    /// Says that nothing more comes.
+    /// Whether the server's kernel has no room left: all that was sent is acknowledged, and more would be.
+    pub fn is_stalled(&self) -> bool {
+        match &self.wire {
+            Wire::Udp(_) => false,
+            Wire::Tcp(stream) | Wire::Tls(stream, _) => match (outq::unacknowledged(stream), outq::unsent(stream)) {
+                (Ok(unacknowledged), Ok(unsent)) => unsent > 0 && unsent == unacknowledged,
+                _ => false,
+            },
+        }
+    }
+
+    /// How long the server's kernel may acknowledge nothing, or have no room; nothing said is the kernel's own patience.
+    pub fn set_patience(&self, patience: Option<Duration>) {
+        if let Wire::Tcp(stream) | Wire::Tls(stream, _) = &self.wire {
+            let millis = patience.map_or(0, |patience| u32::try_from(patience.as_millis()).unwrap_or(u32::MAX));
+            // Fails on nothing that is a TCP socket.
+            let _ = setsockopt(stream, sockopt::TcpUserTimeout, &millis);
+        }
+    }
+
+    /// Says that nothing more comes, as soon as the kernel has taken all that did.
     ///
     /// # Errors
     /// How the connection has failed.
@@ -157,17 +191,15 @@ impl Link {
         if let Wire::Tls(_, session) = &mut self.wire {
             session.send_close_notify();
         }
-        self.push()?;
-        match &self.wire {
-            Wire::Tcp(stream) | Wire::Tls(stream, _) => stream.shutdown(std::net::Shutdown::Write),
-            Wire::Udp(_) => Ok(()),
-        }
+        self.ending = true;
+        self.push()
     }
 }
 
-/// Reads until there is nothing more (true) or the end (false).
+/// Reads until there is nothing more for now (true) or the end (false).
 fn until_blocked(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<bool> {
-    loop {
+    // A server that talks without end is not listened to without end: poll(2) tells of the rest.
+    for _ in 0..READS {
         match read() {
             Ok(0) => return Ok(false),
             Ok(_) => {}
@@ -176,4 +208,5 @@ fn until_blocked(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<bool
             Err(error) => return Err(error),
         }
     }
+    Ok(true)
 }

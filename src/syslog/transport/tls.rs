@@ -1,37 +1,41 @@
 //! RFC 5425: whom we believe to be the site's server, and who we say we are.
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-use ring::digest::{SHA256, digest};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring as provider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, OtherError, RootCertStore,
+    SignatureScheme,
 };
 use thiserror::Error;
 
 use crate::agent::protocol::Credentials;
 use crate::context::site::Host;
-use crate::context::syslog::{Fingerprint, Syslog};
+use crate::context::syslog::{Fingerprint, Protocol, Syslog};
 
 /// What of the CD's files is of no use.
-#[derive(Debug, Error)]
-pub enum TlsError {
-    /// The file of the authorities.
-    #[error("syslog.ca: no usable certificate in the PEM file")]
-    NoAuthorities,
-    /// The machine's own.
-    #[error("syslog.certificate: no certificate in the PEM file")]
-    NoCertificate,
-    /// Its key.
-    #[error("syslog.key: no private key in the PEM file")]
-    NoKey,
-    /// The two together, or what TLS makes of any of it.
-    #[error("syslog.certificate, syslog.key: {0}")]
-    Unusable(#[from] Error),
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{key}: {file}: {why}")]
+pub struct TlsError {
+    /// Of the context, as `syslog.ca`.
+    pub key: &'static str,
+    /// As it says.
+    pub file: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Whether a connection by TLS can be begun with these files at all; nothing is asked of them for other protocols.
+///
+/// # Errors
+/// Names the key and the file.
+pub fn check(syslog: &Syslog, credentials: &Credentials) -> Result<(), TlsError> {
+    if syslog.protocol() == Protocol::Tls { Tls::new(syslog, credentials).map(drop) } else { Ok(()) }
 }
 
 /// Connections by TLS.
@@ -47,24 +51,34 @@ impl Tls {
     /// # Errors
     /// Names the key of the file.
     pub fn new(syslog: &Syslog, credentials: &Credentials) -> Result<Self, TlsError> {
+        let wrong = |key, file: &Option<String>, why: &dyn ToString| TlsError {
+            key,
+            file: file.clone().unwrap_or_default(),
+            why: why.to_string(),
+        };
         let provider = Arc::new(provider::default_provider());
         let authorities = match &credentials.ca {
-            Some(pem) => Some(authorities(pem, &provider)?),
+            Some(pem) => Some(authorities(pem, &provider).map_err(|why| wrong("syslog.ca", &syslog.ca, &why))?),
             None => None,
         };
         let judge = Judge { authorities, fingerprints: syslog.fingerprints.clone(), provider: provider.clone() };
+        let own = |why: &dyn ToString| wrong("syslog.certificate", &syslog.certificate, why);
         let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
+            .with_safe_default_protocol_versions()
+            .map_err(|error| own(&error))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(judge));
         let config = match (&credentials.certificate, &credentials.key) {
             (Some(certificate), Some(key)) => {
-                let chain: Vec<_> = certificates(certificate).collect();
-                if chain.is_empty() {
-                    return Err(TlsError::NoCertificate);
-                }
-                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| TlsError::NoKey)?;
-                config.with_client_auth_cert(chain, key)?
+                let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
+                let chain = chain.ok().filter(|chain| !chain.is_empty());
+                let chain = chain.ok_or_else(|| own(&"no certificate that is PEM"))?;
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+                    .map_err(|_| wrong("syslog.key", &syslog.key, &"no private key that is PEM and not encrypted"))?;
+                config.with_client_auth_cert(chain, key).map_err(|error| match error {
+                    Error::InconsistentKeys(_) => own(&"another key's than syslog.key"),
+                    error => own(&error),
+                })?
             }
             _ => config.with_no_client_auth(),
         };
@@ -86,19 +100,33 @@ impl Tls {
     }
 }
 
-fn certificates(pem: &str) -> impl Iterator<Item = CertificateDer<'static>> {
-    CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok)
-}
-
-fn authorities(pem: &str, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+fn authorities(pem: &str, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let certificates = certificates.map_err(|error| format!("no PEM: {error}"))?;
     let mut roots = RootCertStore::empty();
     // Grid authorities with odd extensions are left out, not fatal.
-    let (usable, odd) = roots.add_parsable_certificates(certificates(pem));
+    let (usable, odd) = roots.add_parsable_certificates(certificates);
+    if usable == 0 {
+        return Err("no usable certificate".to_owned());
+    }
     if odd > 0 {
         log::warn!("{odd} of {} authorities in syslog.ca cannot be used", usable + odd);
     }
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    verifier.build().map_err(|_| TlsError::NoAuthorities)
+    verifier.build().map_err(|error| error.to_string())
+}
+
+/// The fingerprint of a server that the site does not know; it may be wanted in the context.
+#[derive(Debug, Error)]
+#[error("{0} is not among syslog.fingerprints")]
+struct Unknown(Fingerprint);
+
+/// How TLS has failed, for people: of a reason of ours rustls knows only the form for programmers.
+pub fn in_words(error: Error) -> io::Error {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(why))) => io::Error::other(why),
+        error => io::Error::new(ErrorKind::InvalidData, error),
+    }
 }
 
 /// RFC 5425, 4.2: a path to one of the authorities, with the server's name; or the certificate itself. Both, if the site
@@ -119,11 +147,11 @@ impl ServerCertVerifier for Judge {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let shown = digest(&SHA256, end_entity);
-        let known = self.fingerprints.iter().any(|one| one.bytes() == shown.as_ref());
+        let shown = Fingerprint::of(end_entity);
+        let known = self.fingerprints.contains(&shown);
         match &self.authorities {
             _ if !known && !self.fingerprints.is_empty() => {
-                Err(CertificateError::ApplicationVerificationFailure.into())
+                Err(CertificateError::Other(OtherError(Arc::new(Unknown(shown)))).into())
             }
             Some(path) => path.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
             None if known => Ok(ServerCertVerified::assertion()),
@@ -153,3 +181,6 @@ impl ServerCertVerifier for Judge {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, conne
 use thiserror::Error;
 
 use super::backoff;
+use super::connection::PATIENCE;
 use crate::clock::Deadline;
 use crate::context::site::Host;
 use crate::network::names;
@@ -26,8 +27,12 @@ const RESOLVE: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(10);
 /// More than anybody gives one name.
 const ADDRESSES: usize = 8;
-/// A server that acknowledges nothing for so long is gone; the kernel's own patience is 15 minutes.
-const USER_TIMEOUT_MILLIS: u32 = 30_000;
+/// Either of the two when the machine ends: the other servers are to have their turn within the time that is left.
+const HURRY: Duration = Duration::from_secs(3);
+/// A connection that lived so long was a good one: the next failure is the first of a new outage.
+const GOOD: Duration = Duration::from_secs(10);
+/// One that took records for so long was no refusal: the pause grows no longer. A proxy without its server is quicker.
+const FAIR: Duration = Duration::from_secs(1);
 /// A packet a minute notices a dead server, or firewall state, before there is something to say.
 const KEEPALIVE_SECS: u32 = 60;
 /// What the kernel may hold unsent; 64 KiB (which it doubles) still fill a site's network.
@@ -92,10 +97,13 @@ pub struct Tries {
     /// The server that is tried, and which of its addresses are left.
     turn: usize,
     addresses: VecDeque<IpAddr>,
+    /// Its IPv6 addresses are not asked for yet.
+    has_six: bool,
     state: State,
     /// Rounds without a good connection, and lines about them.
     failures: u32,
     said: u32,
+    hurried: bool,
 }
 
 #[derive(Debug)]
@@ -125,10 +133,17 @@ impl Tries {
             udp,
             turn: 0,
             addresses: VecDeque::new(),
+            has_six: false,
             state: State::Server,
             failures: 0,
             said: 0,
+            hurried: false,
         }
+    }
+
+    /// Whether there is nobody else to turn to.
+    pub fn has_one_server(&self) -> bool {
+        self.servers.len() == 1
     }
 
     /// What poll(2) should watch.
@@ -160,7 +175,12 @@ impl Tries {
                 State::Server => self.begin(),
                 State::Resolving(lookup) => match lookup.advance(Instant::now())? {
                     Ok(addresses) => self.at_addresses(addresses),
-                    Err(error) => self.failed(&error.into()),
+                    // Most names have none of the other family.
+                    Err(_) if !self.has_six => self.next_server(),
+                    Err(error) => {
+                        self.has_six = false;
+                        self.failed(&error.into());
+                    }
                 },
                 State::Address => match self.connect() {
                     Ok(found @ Some(_)) => return found,
@@ -171,7 +191,10 @@ impl Tries {
                     let address = *address;
                     match stream.take_error() {
                         Ok(None) if stream.peer_addr().is_ok() => return self.connected(),
-                        Ok(None) if deadline.passed() => self.failed(&TryError::Silent { address, limit: CONNECT }),
+                        Ok(None) if deadline.passed() => {
+                            let limit = self.limit(CONNECT);
+                            self.failed(&TryError::Silent { address, limit });
+                        }
                         Ok(None) => return None,
                         Ok(Some(source)) | Err(source) => self.failed(&TryError::at(address, "connect")(source)),
                     }
@@ -185,25 +208,36 @@ impl Tries {
             self.state = State::Idle;
             return;
         };
+        self.has_six = false;
         match host.get().parse() {
             Ok(address) => self.at_addresses(vec![address]),
-            Err(_) => {
-                let now = Instant::now();
-                let lookup = Lookup::new(host.get(), &self.nameservers, &names::hosts(), now, now + RESOLVE);
-                self.state = State::Resolving(Box::new(lookup));
-            }
+            Err(_) => self.look_up(host.get().to_owned(), false),
         }
     }
 
+    fn look_up(&mut self, name: String, six: bool) {
+        let now = Instant::now();
+        let deadline = now + self.limit(RESOLVE);
+        let lookup = Lookup::new(&name, &self.nameservers, &names::hosts(), now, deadline);
+        self.has_six = !six;
+        self.state = State::Resolving(Box::new(if six { lookup.six() } else { lookup }));
+    }
+
     fn at_addresses(&mut self, addresses: Vec<IpAddr>) {
+        // Of a name that has both, the resolver tells the older ones.
+        self.has_six &= addresses.iter().all(IpAddr::is_ipv4);
         self.addresses = addresses.into_iter().take(ADDRESSES).collect();
         self.state = State::Address;
+    }
+
+    fn limit(&self, usual: Duration) -> Duration {
+        if self.hurried { HURRY } else { usual }
     }
 
     fn connect(&mut self) -> Result<Option<Found>, TryError> {
         let server = self.servers.get(self.turn);
         let Some((ip, (_, port))) = self.addresses.pop_front().zip(server) else {
-            self.next_server();
+            self.next_address();
             return Ok(None);
         };
         let address = SocketAddr::new(ip, *port);
@@ -213,7 +247,7 @@ impl Tries {
             return Ok(Some(Found::Datagrams(socket, address)));
         }
         let stream = connect_start(address).map_err(io::Error::from).map_err(TryError::at(address, "connect"))?;
-        self.state = State::Connecting { stream, address, deadline: Deadline::after(CONNECT) };
+        self.state = State::Connecting { stream, address, deadline: Deadline::after(self.limit(CONNECT)) };
         Ok(None)
     }
 
@@ -222,33 +256,63 @@ impl Tries {
             return None;
         };
         let (host, _) = self.servers.get(self.turn)?;
-        if self.said > 0 {
-            log::info!("syslog server {address} reached");
-        }
         Some(Found::Stream(stream, address, host.clone()))
     }
 
-    /// A try has led to nothing, or to a connection that did not last: the next address or server.
+    /// A try has led to nothing: the next address or server.
     pub fn failed(&mut self, error: &TryError) {
         self.say(error);
-        self.state = State::Address;
-        if self.addresses.is_empty() {
-            self.next_server();
+        self.next_address();
+    }
+
+    /// A connection takes records.
+    pub fn reached(&self, address: SocketAddr) {
+        if (1..=SAID).contains(&self.said) {
+            log::info!("syslog server {address} reached");
         }
     }
 
-    /// A connection that was a good one is lost: from the first server on, soon.
-    pub fn lost(&mut self, error: &TryError) {
-        (self.failures, self.said) = (0, 0);
+    /// A connection is lost that took records for so long, or never did. After a good one from the first server on, soon;
+    /// else the next one has its turn.
+    pub fn lost(&mut self, error: &TryError, lasted: Option<Duration>) {
+        let lasted = lasted.unwrap_or_default();
+        if lasted >= FAIR {
+            self.failures = 0;
+        }
+        if lasted < GOOD {
+            return self.failed(error);
+        }
+        self.said = 0;
         self.say(error);
         self.pause();
+    }
+
+    /// From the first server on, at once.
+    pub fn again(&mut self) {
+        self.turn = 0;
+        self.addresses.clear();
+        self.state = State::Server;
     }
 
     /// Tries at once instead of pausing on, and soon again: the time left is short.
     pub fn hurry(&mut self) {
         self.failures = 0;
-        if matches!(self.state, State::Pausing(_)) {
-            self.state = State::Server;
+        self.hurried = true;
+        match &mut self.state {
+            State::Pausing(_) => self.state = State::Server,
+            State::Connecting { deadline, .. } => *deadline = Deadline::after(HURRY).min(*deadline),
+            _ => {}
+        }
+    }
+
+    fn next_address(&mut self) {
+        self.state = State::Address;
+        if !self.addresses.is_empty() {
+            return;
+        }
+        match self.servers.get(self.turn) {
+            Some((host, _)) if self.has_six => self.look_up(host.get().to_owned(), true),
+            _ => self.next_server(),
         }
     }
 
@@ -279,7 +343,7 @@ fn connect_start(address: SocketAddr) -> Result<TcpStream, Errno> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, sockopt::SndBuf, &SEND_BUFFER)?;
-    setsockopt(&socket, sockopt::TcpUserTimeout, &USER_TIMEOUT_MILLIS)?;
+    setsockopt(&socket, sockopt::TcpUserTimeout, &(PATIENCE.as_millis() as u32))?;
     setsockopt(&socket, sockopt::KeepAlive, &true)?;
     setsockopt(&socket, sockopt::TcpKeepIdle, &KEEPALIVE_SECS)?;
     setsockopt(&socket, sockopt::TcpKeepInterval, &(KEEPALIVE_SECS / 4))?;
