@@ -22,6 +22,7 @@ use crate::network::names;
 use crate::syslog::Origin;
 use crate::syslog::collect::Sources;
 use crate::syslog::lasting::Lasting;
+use crate::syslog::transport::tls;
 use crate::{cgroup, config, mounts};
 
 /// A device that is still coming is looked for again after an event, or after this time without one: a
@@ -170,6 +171,8 @@ pub fn logging(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     };
     let credentials =
         Credentials { ca: read(&syslog.ca)?, certificate: read(&syslog.certificate)?, key: read(&syslog.key)? };
+    // The logger could only drop them: here it is the site that hears of it.
+    tls::check(&syslog, &credentials).map_err(|error| site_fault(format!("context.json: {error}")))?;
     let body = serde_json::to_vec(&credentials).map_err(|error| machine_fault(format!("logger: {error}")))?;
     let target = ToLogger::Target { syslog: Box::new(syslog), nameservers: names::own_nameservers() };
     logger::say(agent, target, body);

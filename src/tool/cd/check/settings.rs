@@ -6,11 +6,13 @@ use super::super::finding::Finding;
 use super::super::finding::Level::{self, Error, Hint, Warning};
 use super::super::tree::{Kind, Tree};
 use super::{nebula, place};
+use crate::agent::protocol::Credentials;
 use crate::config;
 use crate::context::opennebula::Nebula;
 use crate::context::shell::{self, ShellError, Variable};
 use crate::context::site::{Site, Work};
 use crate::image::policy::Policy;
+use crate::syslog::transport::tls;
 use crate::work;
 
 /// Past this the file is something else, and more lines help nobody.
@@ -140,6 +142,19 @@ fn meaning(tree: &Tree, settings: &Settings) -> Result<Vec<Finding>, CdError> {
     let faults = site.faults(|path| tree.has_file(path), is_file);
     let mut findings: Vec<Finding> =
         faults.iter().map(|(key, what)| settings.about_key(Error, key, what.as_str())).collect();
+    if let Some(syslog) = site.syslog.as_ref().filter(|_| faults.iter().all(|(key, _)| !key.starts_with("syslog."))) {
+        let text = |file: &Option<String>| match file {
+            Some(file) => Ok::<_, CdError>(tree.read(file)?.map(|text| String::from_utf8_lossy(&text).into_owned())),
+            None => Ok(None),
+        };
+        let credentials =
+            Credentials { ca: text(&syslog.ca)?, certificate: text(&syslog.certificate)?, key: text(&syslog.key)? };
+        if let Err(error) = tls::check(syslog, &credentials) {
+            // The machine goes on, but its log stays where it is.
+            let level = if syslog.require { Error } else { Warning };
+            findings.push(settings.about_key(level, error.key, format!("{}: {}", error.file, error.why)));
+        }
+    }
     if let Some(Work::Topos(topos)) = &site.work {
         let authorities = match &topos.ca {
             Some(file) => tree.read(file)?,

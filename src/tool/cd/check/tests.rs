@@ -208,6 +208,17 @@ fn what_context_json_cannot_mean() {
 }
 
 #[test]
+fn what_tls_to_the_log_server_cannot_begin_with() {
+    let syslog = |more: &str| format!(r#"{{"syslog": {{"server": "10.0.0.1", "ca": "ca.pem"{more}}}}}"#);
+    let (plain, required) = (syslog(""), syslog(r#", "require": true"#));
+    let good = [("context.json", plain.as_str()), ("ca.pem", CERTIFICATE)];
+    let line = "context.json:1: syslog.ca: ca.pem: no usable certificate";
+    expect(&[good[0], ("ca.pem", "not PEM")], &format!("warning {line}"), &good);
+    expect(&[("context.json", &required), ("ca.pem", "not PEM")], &format!("error {line}"), &good);
+    expect(&[good[0]], "error context.json:1: syslog.ca: ca.pem is not on the CD", &good);
+}
+
+#[test]
 fn secret_paths_are_on_the_cd() {
     let found = |text: &str| lines(&[("context.json", text), ("key.pem", "x"), ("prolog.sh", SCRIPT)]);
     let wanted = "error context.json:1: cd.secret: no.pem is not a file on the CD";
