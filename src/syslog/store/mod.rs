@@ -71,6 +71,8 @@ pub struct Store {
     lines: [Line; LINES],
     /// The lowest is taken first.
     free: BTreeSet<u32>,
+    /// The line that was sent from last, and a number: below it no other line has anything to send.
+    run: Option<(u8, u64)>,
     /// The lines of what was sent and is not done with, in the order of sending.
     flight: VecDeque<u8>,
     /// Of the segment begun last.
@@ -89,6 +91,7 @@ impl Store {
             map,
             lines: Default::default(),
             free: BTreeSet::new(),
+            run: None,
             flight: VecDeque::new(),
             order: 0,
             last: 0,
@@ -140,6 +143,11 @@ impl Store {
         let line = entry.line();
         let record = Stored { number, host_at: entry.host_at, bytes: entry.bytes };
         self.last = number;
+        if let Some((of, below)) = &mut self.run
+            && *of != line
+        {
+            *below = number.min(*below);
+        }
         if !self.append(line, &record) {
             let Some(index) = self.free.pop_first().or_else(|| self.make_room(line)) else {
                 return self.dropped(number);
@@ -196,17 +204,34 @@ impl Store {
 
     /// The oldest record that is not sent; from now on it is.
     pub fn send(&mut self) -> Option<Stored<'_>> {
-        let map = self.map.bytes();
-        let heads = (0..).zip(&self.lines).filter_map(|(line, of)| Some((of.next(map)?, line)));
-        let (record, line) = heads.min_by_key(|(record, _)| record.number)?;
-        self.lines.get_mut(usize::from(line))?.sent(record.length());
+        let line = self.next_line()?;
+        let of = self.lines.get_mut(usize::from(line))?;
+        let record = of.next(self.map.bytes())?;
+        of.sent(record.length());
         self.flight.push_back(line);
         Some(record)
+    }
+
+    /// The line that has it. Most records come from one line, and to look into all of them for each is dear.
+    fn next_line(&mut self) -> Option<u8> {
+        let map = self.map.bytes();
+        let next = |line: u8| Some(self.lines.get(usize::from(line))?.next(map)?.number);
+        if let Some((line, below)) = self.run
+            && next(line).is_some_and(|number| number < below)
+        {
+            return Some(line);
+        }
+        let mut heads: Vec<_> = (0..LINES as u8).filter_map(|line| Some((next(line)?, line))).collect();
+        heads.sort_unstable();
+        let (_, line) = *heads.first()?;
+        self.run = Some((line, heads.get(1).map_or(u64::MAX, |(number, _)| *number)));
+        Some(line)
     }
 
     /// All that are not done with are to be sent again: nobody knows what became of them.
     pub fn rewind(&mut self) {
         self.flight.clear();
+        self.run = None;
         self.lines.iter_mut().for_each(Line::rewind);
     }
 

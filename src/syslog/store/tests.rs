@@ -46,6 +46,19 @@ fn severities_do_not_change_the_order() {
 }
 
 #[test]
+fn nor_does_what_comes_while_one_line_is_sent() {
+    let mut store = open(&fresh());
+    push(&mut store, 1..=2, 6);
+    assert_eq!(store.send().map(|record| record.number), Some(1));
+    push(&mut store, [3], 3);
+    push(&mut store, 4..=5, 6);
+    assert_eq!(sent(&mut store), all(2..=5));
+    push(&mut store, 6..=7, 3);
+    store.rewind();
+    assert_eq!(sent(&mut store), all(1..=7));
+}
+
+#[test]
 fn what_is_not_acknowledged_is_sent_again() {
     let mut store = open(&fresh());
     push(&mut store, 1..=30, 6);
