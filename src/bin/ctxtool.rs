@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use ctxinit::text::printable;
-use ctxinit::tool::{cd, report, token_server};
+use ctxinit::tool::{Outcome, cd, log, report, token_server};
 
 /// Tools for builders of images and for sites that run them
 #[derive(Parser)]
@@ -22,6 +22,9 @@ enum Command {
     /// Begin, check, make, sign, verify and explain context CDs
     #[command(subcommand)]
     Cd(cd::Cd),
+    /// Prove that nothing is missing in what a log server received
+    #[command(subcommand)]
+    Log(log::Log),
     /// Serve token pools (ToPoS 4.1) from a directory, until SIGTERM
     TokenServer(token_server::Options),
     /// Show the report of a machine as a table, or make a page of it
@@ -29,7 +32,8 @@ enum Command {
 }
 
 const EXAMPLES: &str = "\
-Examples: a context CD, plain and signed; a pool of three tokens, and what a machine asks of it; a page about a boot
+Examples: a context CD, plain and signed; a pool of three tokens, and what a machine asks of it; a page about a boot;
+whether its whole log arrived
   ctxtool cd new my-site && ctxtool cd check my-site && ctxtool cd build my-site -o my-site.iso
   ctxtool cd keygen -o my-key
   ctxtool cd build my-site/ -o my-site.iso --sign my-key.key --image any --expires 90days
@@ -38,7 +42,8 @@ Examples: a context CD, plain and signed; a pool of three tokens, and what a mac
   printf 'one\\ntwo\\nthree\\n' | curl -H 'Content-Type: text/plain' --data-binary @- \\
       http://127.0.0.1:8080/4.1/pools/demo/tokens/
   curl -i -H 'Accept: text/plain' 'http://127.0.0.1:8080/4.1/pools/demo/nextToken?timeout=300'
-  ctxtool report report.json -o report.html";
+  ctxtool report report.json -o report.html
+  ctxtool log check /var/log/grid/vms.log";
 
 fn main() -> ExitCode {
     run(Cli::parse().command).unwrap_or_else(|error| {
@@ -52,12 +57,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
     let out = io::stdout().lock();
     match command {
-        Command::Cd(what) => {
-            let outcome = cd::run(&what)?;
-            tell(io::stderr(), &outcome.warnings)?;
-            tell(out, &format!("{}\n", outcome.text))?;
-            return Ok(ExitCode::from(outcome.code));
-        }
+        Command::Cd(what) => return answer(out, &cd::run(&what)?),
+        Command::Log(what) => return answer(out, &log::run(&what)?),
         Command::Report(options) => tell(out, &report::run(&options)?)?,
         Command::TokenServer(options) => {
             drop(out);
@@ -65,6 +66,12 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn answer(out: impl Write, outcome: &Outcome) -> Result<ExitCode, Box<dyn Error>> {
+    tell(io::stderr(), &outcome.warnings)?;
+    tell(out, &format!("{}\n", outcome.text))?;
+    Ok(ExitCode::from(outcome.code))
 }
 
 /// A reader that went away (`ctxtool cd explain my-cd | head`) is no failure of ours.

@@ -9,6 +9,7 @@ mod ban;
 mod context_sh;
 mod devices;
 mod json;
+mod log;
 mod network;
 mod payload;
 mod signature;

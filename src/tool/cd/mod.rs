@@ -26,6 +26,7 @@ pub use self::keys::{Keygen, keygen};
 pub use self::new::{New, new};
 pub use self::sign::{Sign, sign};
 pub use self::verify::{Verify, verify};
+use super::Outcome;
 use crate::config::ConfigError;
 use crate::context::signature::PathError;
 
@@ -46,23 +47,6 @@ pub enum Cd {
     Explain(Explain),
     /// Make a key pair to sign with
     Keygen(Keygen),
-}
-
-/// What came of it, for the user.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// One or more lines for standard output.
-    pub text: String,
-    /// Lines for standard error, or nothing.
-    pub warnings: String,
-    /// Exit code.
-    pub code: u8,
-}
-
-impl From<String> for Outcome {
-    fn from(text: String) -> Self {
-        Self { text, ..Self::default() }
-    }
 }
 
 /// Does it.
