@@ -17,6 +17,7 @@ mod disk;
 mod guest;
 mod http;
 mod lines;
+mod log_check;
 mod machine;
 mod probe;
 mod process;

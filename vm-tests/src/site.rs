@@ -18,7 +18,7 @@ use crate::guest::{ARGUMENT, IN_IMAGE};
 use crate::process::Process;
 use crate::stage::{CTXTOOL, Stage};
 use crate::syslog::Receiver;
-use crate::{http, services};
+use crate::{http, log_check, services};
 
 /// The host's loopback, as a guest on QEMU's user network sees it.
 pub const HOST: &str = "10.0.2.2";
@@ -154,6 +154,22 @@ impl Site {
         }
         let same: Vec<_> = records.into_iter().filter(|record| record.app == app).map(|record| record.text).collect();
         Err(format!("expected the record {app}: {text:?} at the syslog receiver, of {app} it got {same:?}"))
+    }
+
+    /// Checks that a machine that is off has logged a whole life of its own, by the site's own tool: every number, every
+    /// start with its end.
+    pub fn expect_complete_log(&self) -> Result<(), String> {
+        match self.checked_log()? {
+            (0, _) => Ok(()),
+            (code, found) => Err(format!("expected a complete log, ctxtool log check ends with {code}: {found:#}")),
+        }
+    }
+
+    /// What that tool says of the log, and its exit code.
+    pub fn checked_log(&self) -> Result<(i32, Value), String> {
+        // Waits until all has come.
+        self.syslog.records();
+        log_check::check(&self.dir, &self.syslog.lines().all())
     }
 
     /// Waits for a record of a program.

@@ -26,6 +26,13 @@ fn host(stage: &Stage) -> Result<(), String> {
     machine.wait_console("ctxinit: end 700 the agent died: killed by SIGKILL")?;
     // There is no report from a machine whose agent died: its end line is all, and was waited for.
     let _ = machine.end();
+    // Nobody was there to write the ends: whoever checks the log sees which.
+    let (code, found) = site.checked_log()?;
+    let problems = found["machines"][0]["problems"].to_string();
+    let named = ["no vm-stop", "job-1 of unknown: no record of its end"].iter().all(|what| problems.contains(what));
+    if code != 3 || !named {
+        return Err(format!("expected a log without an end of the job and the machine: {code}, {found:#}"));
+    }
     site.expect_free(1)
 }
 

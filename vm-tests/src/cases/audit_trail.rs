@@ -76,6 +76,13 @@ fn host(stage: &Stage) -> Result<(), String> {
     if forged {
         return Err("a payload made an audit record".to_owned());
     }
+    let (code, found) = site.checked_log()?;
+    let owners = found["machines"][0]["jobs"].as_array().map(|jobs| jobs.iter().map(|job| &job["owner"]).collect());
+    let owners: Vec<&serde_json::Value> = owners.unwrap_or_default();
+    let jans = owners.iter().filter(|owner| ***owner == JAN).count();
+    if code != 0 || owners.len() != 4 || jans != 1 {
+        return Err(format!("expected a complete log of 4 jobs, one of them of {JAN}: {code}, {found:#}"));
+    }
     // Both came, as what they are: the words of a payload, four times.
     for (app, end) in [("payload", PRINTED), (FORGER, SENT)] {
         let told =

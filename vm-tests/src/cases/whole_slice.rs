@@ -91,6 +91,8 @@ fn host(stage: &Stage) -> Result<(), String> {
         return Err(format!("expected records of host slice, got {other:?}"));
     }
 
+    site.expect_complete_log()?;
+
     let left = site.tokens(WORK)?;
     if !left.is_empty() {
         return Err(format!("expected an empty pool, found {left:?}"));
