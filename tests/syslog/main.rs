@@ -7,6 +7,8 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a test waits for its own children")]
 
+#[cfg(feature = "tool")]
+mod check;
 mod collect;
 mod delivery;
 mod interop;
