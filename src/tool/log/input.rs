@@ -34,11 +34,8 @@ impl<R: BufRead> Input<R> {
         loop {
             self.buffer.clear();
             self.line += 1;
-            // Only the end of the input has less than a line feed.
-            if !self.more(1)? {
-                return Ok(None);
-            }
-            if self.buffer.first().is_some_and(u8::is_ascii_digit) {
+            let Some(first) = self.from.fill_buf()?.first() else { return Ok(None) };
+            if first.is_ascii_digit() {
                 match self.frame()? {
                     Some(Ok(())) => return Ok(Some(Ok(&self.buffer))),
                     Some(Err(fault)) => return Ok(Some(Err(fault))),
@@ -63,9 +60,12 @@ impl<R: BufRead> Input<R> {
 
     /// `None` if it is none, and what was looked at for that stays in the buffer.
     fn frame(&mut self) -> io::Result<Option<Result<(), Fault>>> {
-        while self.buffer.last().is_some_and(u8::is_ascii_digit) && self.buffer.len() < HEAD {
+        loop {
             if !self.more(1)? {
                 return Ok(None);
+            }
+            if !self.buffer.last().is_some_and(u8::is_ascii_digit) || self.buffer.len() == HEAD {
+                break;
             }
         }
         if self.buffer.last() != Some(&b' ') || !self.more(1)? || self.buffer.last() != Some(&b'<') {
