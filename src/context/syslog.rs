@@ -333,12 +333,14 @@ mod tests {
             let fault = read(more).unwrap().fault(|path| on_cd.contains(&path));
             fault.map(|(key, why)| format!("{key}: {why}")).unwrap_or_default()
         };
-        let cases: [(&str, &[&str], &str); 9] = [
+        let cases: [(&str, &[&str], &str); 11] = [
             ("", &[], ""),
             (r#", "ca": "ca.pem""#, &["ca.pem"], ""),
             (r#", "ca": "ca.pem""#, &[], "syslog.ca: ca.pem is not on the CD"),
             (r#", "protocol": "tcp", "ca": "ca.pem""#, &[], "syslog.ca: only protocol tls has a use for it"),
             (r#", "name": "log""#, &[], "syslog.name: only protocol tls has a use for it"),
+            (r#", "require": true"#, &[], ""),
+            (r#", "protocol": "udp", "require": true"#, &[], "syslog.require: nobody knows whether a datagram arrives"),
             (r#", "protocol": "udp", "framing": "lf""#, &[], "syslog.framing: a datagram is one record"),
             (
                 r#", "protocol": "tls""#,

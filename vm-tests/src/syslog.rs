@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -49,22 +50,52 @@ impl Receiver {
 
     /// At a port that somebody keeps.
     pub fn start_at(port: u16) -> io::Result<Self> {
+        Self::start_with(port, |stream| Box::new(stream))
+    }
+
+    /// One that takes records by TLS and has this certificate, in PEM files.
+    #[cfg(feature = "host")]
+    pub fn start_tls(certificate: &Path, key: &Path) -> Result<Self, String> {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+        let chain: Vec<_> = chain.map_err(|error| format!("{}: {error}", certificate.display()))?;
+        let key = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{}: {error}", key.display()))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.and_then(|config| config.with_no_client_auth().with_single_cert(chain, key));
+        let config = Arc::new(config.map_err(|error| format!("TLS: {error}"))?);
+        let receiver = Self::start_with(0, move |stream| match rustls::ServerConnection::new(Arc::clone(&config)) {
+            Ok(session) => Box::new(rustls::StreamOwned::new(session, stream)),
+            Err(_) => Box::new(io::empty()),
+        });
+        receiver.map_err(|error| format!("syslog receiver: {error}"))
+    }
+
+    /// There is no receiver inside a machine.
+    #[cfg(not(feature = "host"))]
+    pub fn start_tls(_: &Path, _: &Path) -> Result<Self, String> {
+        Err("not inside a machine".to_owned())
+    }
+
+    fn start_with(port: u16, open: impl Fn(TcpStream) -> Box<dyn Read + Send> + Send + 'static) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         let port = listener.local_addr()?.port();
         let records = Arc::new(Lines::default());
-        let open = Arc::new(AtomicUsize::new(0));
-        let (shared, counted) = (Arc::clone(&records), Arc::clone(&open));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (shared, counted) = (Arc::clone(&records), Arc::clone(&connections));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (records, open) = (Arc::clone(&shared), Arc::clone(&counted));
-                open.fetch_add(1, Ordering::SeqCst);
+                let (records, count) = (Arc::clone(&shared), Arc::clone(&counted));
+                count.fetch_add(1, Ordering::SeqCst);
+                let stream = open(stream);
                 thread::spawn(move || {
                     take(stream, &records);
-                    open.fetch_sub(1, Ordering::SeqCst);
+                    count.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
-        Ok(Self { port, records, open })
+        Ok(Self { port, records, open: connections })
     }
 
     /// Raw records, to be waited for.

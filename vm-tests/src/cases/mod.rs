@@ -79,6 +79,7 @@ pub const ALL: &[Case] = &[
     server_late::CASE,
     log::FLOOD,
     log::REQUIRED_LATE,
+    log::TLS,
     log::KILLED,
     log::AWAY,
     log::REQUIRED,

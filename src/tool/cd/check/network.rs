@@ -26,6 +26,18 @@ fn servers(settings: &Settings) -> Vec<Finding> {
         let odd = host.parse().ok().and_then(odd_server).or_else(|| odd_name(host));
         findings.extend(odd.map(|why| settings.about_key(Warning, key, format!("{host} {why}"))));
     }
+    let syslog = settings.site.as_ref().and_then(|site| site.syslog.as_ref());
+    let (mut known, key) = (Vec::new(), "syslog.fallback");
+    for (number, server) in syslog.iter().flat_map(|syslog| syslog.servers()).enumerate() {
+        let host = server.0.get().as_str();
+        let odd = host.parse().ok().and_then(odd_server).or_else(|| odd_name(host)).filter(|_| number > 0);
+        findings.extend(odd.map(|why| settings.about_key(Warning, key, format!("{host} {why}"))));
+        if known.contains(&server) {
+            let what = format!("{host} port {} is there already, and is no other server to turn to", server.1);
+            findings.push(settings.about_key(Warning, key, what));
+        }
+        known.push(server);
+    }
     findings
 }
 

@@ -498,6 +498,21 @@ fn servers_that_nobody_is_at() {
         let line = format!("warning context.json:1: syslog.server: {server} {why}");
         expect(&[("context.json", &syslog(server))], &line, &[("context.json", &good)]);
     }
+    let fallback = |server: &str| format!("{{\"syslog\": {{\"server\": \"10.0.0.1\", \"fallback\": [\"{server}\"]}}}}");
+    let good = fallback("10.0.0.1:601");
+    for (server, why) in [
+        ("192.0.2.9:514", "192.0.2.9 is an address for documentation"),
+        ("localhost", "localhost is the machine itself"),
+        ("10.0.0.1:514", "10.0.0.1 port 514 is there already"),
+    ] {
+        let line = format!("warning context.json:1: syslog.fallback: {why}");
+        expect(&[("context.json", &fallback(server))], &line, &[("context.json", &good)]);
+    }
+    let udp = |more: &str| {
+        format!("{{\"syslog\": {{\"server\": \"10.0.0.1\", \"protocol\": \"{more}\", \"require\": true}}}}")
+    };
+    let line = "error context.json:1: syslog.require: nobody knows whether a datagram arrives";
+    expect(&[("context.json", &udp("udp"))], line, &[("context.json", &udp("tcp"))]);
     let pool =
         |host: &str| format!("{{\"work\": {{\"topos\": {{\"url\": \"http://{host}:8080/4.1\", \"pool\": \"p\"}}}}}}");
     let line = "warning context.json:1: work.topos.url: 198.51.100.7 is an address";

@@ -3,6 +3,7 @@
 use super::{Known, Part};
 use crate::context::network::{Interface, Ipv6, Method};
 use crate::context::site::Work;
+use crate::context::syslog::{Format, Framing, Protocol, Rate, Severity, Syslog};
 use crate::image::policy::Firewall;
 use crate::network::{firewall, names};
 
@@ -64,11 +65,55 @@ fn card(card: &Interface) -> String {
 }
 
 pub fn logging(known: &Known<'_>) -> Part {
-    let line = match &known.site.syslog {
-        Some(syslog) => format!("the log, from its first record on, goes to {syslog}"),
-        None => "skipped: no syslog server in context.json, so the log stays in the machine".to_owned(),
+    let Some(syslog) = &known.site.syslog else {
+        let line = "skipped: no syslog server in context.json, so the log stays in the machine";
+        return Part::new("logging", vec![line.to_owned()]);
     };
-    Part::new("logging", vec![line])
+    let mut lines = vec![format!("the log, from its first record on, goes to {syslog}")];
+    if syslog.protocol() == Protocol::Tls {
+        lines.push(believed(syslog));
+    }
+    if let Some(file) = &syslog.certificate {
+        lines.push(format!("the machine shows its own certificate ({file})"));
+    }
+    match (syslog.format, syslog.framing) {
+        (Format::Rfc5424, Framing::Octets) => {}
+        (Format::Rfc5424, Framing::Lf) => lines.push("each record is one line".to_owned()),
+        (Format::Rfc3164, Framing::Octets) => lines.push("records are in the old form (RFC 3164)".to_owned()),
+        (Format::Rfc3164, Framing::Lf) => {
+            lines.push("records are in the old form (RFC 3164), each one line".to_owned());
+        }
+    }
+    if syslog.severity != Severity::default() {
+        lines.push(format!("what is less severe than {} stays in the machine", word(syslog.severity)));
+    }
+    if let Some(Rate { records, secs }) = syslog.rate {
+        lines.push(format!("of each payload {records} records in {secs} s at most; the others are counted"));
+    }
+    if syslog.require {
+        let limit = known.site.limits.fault_secs;
+        lines.push(format!(
+            "no job starts while no server takes the log; after {limit} s of that the machine ends with code 500"
+        ));
+    }
+    Part::new("logging", lines)
+}
+
+/// Whom a machine takes for its site's server.
+fn believed(syslog: &Syslog) -> String {
+    let name = syslog.name.as_ref().map(|name| format!(" for {name}")).unwrap_or_default();
+    let listed = match syslog.fingerprints.len() {
+        0 => format!("a certificate{name}"),
+        1 => format!("the listed certificate{name}"),
+        count => format!("one of {count} listed certificates{name}"),
+    };
+    let by = syslog.ca.as_ref().map(|file| format!(" by an authority of {file}")).unwrap_or_default();
+    format!("a server is believed that shows {listed}{by}")
+}
+
+/// As `context.json` has it.
+fn word(severity: Severity) -> String {
+    format!("{severity:?}").to_lowercase()
 }
 
 pub fn work(known: &Known<'_>) -> Part {

@@ -65,6 +65,52 @@ fn what_each_file_does_is_told() {
 }
 
 #[test]
+fn every_word_about_the_log_is_explained() {
+    let files = |syslog: &str| {
+        let context =
+            format!("{{\"syslog\": {{\"server\": \"10.0.0.1\"{syslog}}}, \"limits\": {{\"fault_secs\": 77}}}}");
+        explained(&[("context.json", context.as_str()), ("ca.pem", "x"), ("vm.pem", "x"), ("vm.key", "x")], None)
+    };
+    let print = "AB".repeat(32);
+    for (syslog, line) in [
+        (r#", "fallback": ["10.0.0.2:601"]"#, "goes to 10.0.0.1 port 514 or 10.0.0.2 port 601 by tcp\n"),
+        (r#", "ca": "ca.pem""#, "a server is believed that shows a certificate by an authority of ca.pem\n"),
+        (
+            r#", "ca": "ca.pem", "name": "log.site""#,
+            "a server is believed that shows a certificate for log.site by an authority of ca.pem\n",
+        ),
+        (
+            &format!(r#", "fingerprints": ["{print}", "{print}"]"#),
+            "a server is believed that shows one of 2 listed certificates\n",
+        ),
+        (
+            &format!(r#", "ca": "ca.pem", "fingerprints": ["{print}"]"#),
+            "a server is believed that shows the listed certificate by an authority of ca.pem\n",
+        ),
+        (
+            r#", "ca": "ca.pem", "certificate": "vm.pem", "key": "vm.key""#,
+            "the machine shows its own certificate (vm.pem)\n",
+        ),
+        (r#", "framing": "lf""#, "each record is one line\n"),
+        (r#", "format": "rfc3164""#, "records are in the old form (RFC 3164)\n"),
+        (r#", "format": "rfc3164", "framing": "lf""#, "records are in the old form (RFC 3164), each one line\n"),
+        (r#", "severity": "notice""#, "what is less severe than notice stays in the machine\n"),
+        (
+            r#", "rate": {"records": 100, "secs": 10}"#,
+            "of each payload 100 records in 10 s at most; the others are counted\n",
+        ),
+        (
+            r#", "require": true"#,
+            "no job starts while no server takes the log; after 77 s of that the machine ends with code 500\n",
+        ),
+    ] {
+        let text = files(syslog);
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+        assert!(!files("").contains(line), "{line:?}");
+    }
+}
+
+#[test]
 fn what_fails_is_told_where_it_fails() {
     let text = explained(&[("prolog.sh", ""), ("context.json", "{\"x\": 1}")], None);
     assert!(
