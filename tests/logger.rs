@@ -11,6 +11,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a test waits for its own children")]
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -38,6 +39,7 @@ use nix::unistd::Pid;
 
 const TESTS: &[(&str, fn())] = &[
     ("kill -9 in the middle loses none of the agent's records and doubles none", killed_in_the_middle),
+    ("a logger that is killed while it drops leaves a right count behind", killed_while_dropping),
     ("a fourth death in a minute is the end, and somebody reads why", fourth_death),
     ("loggers that die while they drain leave right numbers behind", killed_while_draining),
     ("the agent knows whether a server is there", reached_and_lost),
@@ -190,20 +192,23 @@ struct Seen {
     app: String,
     msgid: String,
     text: String,
+    /// Of an announcement.
+    count: Option<u64>,
 }
 
 /// What a server got, without what came again with the same number.
 fn read(out: &Path) -> Vec<Seen> {
     let text = fs::read_to_string(out).unwrap();
-    let mut seen: Vec<Seen> = Vec::new();
+    let (mut seen, mut known): (Vec<Seen>, _) = (Vec::new(), HashSet::new());
     for line in text.lines() {
         let mut words = line.splitn(7, ' ').skip(3);
         let (app, _, msgid) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
         let (_, rest) = line.split_once("[meta sequenceId=\"").unwrap();
         let (id, text) = rest.split_once("\"] ").unwrap();
         let id = id.parse().unwrap();
-        if seen.iter().rev().take(5000).all(|other| other.id != id) {
-            seen.push(Seen { id, app: app.to_owned(), msgid: msgid.to_owned(), text: text.to_owned() });
+        let count = line.split_once(" count=\"").map(|(_, rest)| rest.split('"').next().unwrap().parse().unwrap());
+        if known.insert(id) {
+            seen.push(Seen { id, app: app.to_owned(), msgid: msgid.to_owned(), text: text.to_owned(), count });
         }
     }
     seen
@@ -261,6 +266,46 @@ fn killed_in_the_middle() {
     assert_eq!((restarts, words), (KILLS as usize, KILLS as usize));
     assert_eq!((report.undelivered, report.dropped, report.restarts), (0, 0, 3));
     assert_eq!(report.delivered, seen.len() as u64);
+}
+
+fn killed_while_dropping() {
+    const MANY: u64 = 120_000;
+    let mut machine = Machine::start();
+    let path = machine.dir.path().join("log");
+    let sender = process::fork(|| {
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.connect(path).unwrap();
+        let text = "x".repeat(200);
+        (0..MANY).for_each(|n| assert!(socket.send(format!("<15>sender: {n} {text}").as_bytes()).is_ok()));
+        0
+    })
+    .unwrap();
+    // Not before it drops something: 8 MiB are some 30,000 of these.
+    while machine.events.log().unwrap().report().dropped == 0 {
+        assert_eq!(machine.events.wait(&[], Deadline::after(Duration::from_millis(10))), Ok(false));
+    }
+    let killer = killer(2, Duration::from_millis(50));
+    for helper in [sender, killer] {
+        let exit = machine.events.wait_child(&helper, Deadline::after(PATIENCE)).unwrap();
+        assert!(exit.unwrap().success());
+    }
+    machine.wait("the last logger", |log| log.report().restarts == 2);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    machine.target(listener.local_addr().unwrap().port());
+    let out = machine.dir.path().join("out");
+    let server = server(listener, &out);
+    let report = machine.drain();
+    server.signal(Signal::SIGKILL).unwrap();
+
+    let seen = read(&out);
+    let arrived = seen.iter().filter(|record| record.app == "sender").count() as u64;
+    let announced: u64 =
+        seen.iter().filter(|record| record.msgid == "log-gap").map(|record| record.count.unwrap()).sum();
+    let made = seen.last().unwrap().id;
+    assert_eq!(seen.len() as u64 + announced, made, "{announced} announced");
+    // One a kill was read and not stored.
+    assert!((MANY - 2..=MANY).contains(&(arrived + announced)), "{arrived} arrived, {announced} announced");
+    assert_eq!((report.dropped, report.undelivered), (announced, announced));
 }
 
 fn fourth_death() {

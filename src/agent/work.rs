@@ -120,6 +120,7 @@ fn serve(agent: &mut Agent, worker: &mut Worker, tally: &mut Tally) -> Result<Ve
                 Some(pause) => {
                     log::warn!("no job starts: {why}");
                     network::attend_or_warn(agent);
+                    logger::save_report(agent);
                     logger::wait_until_ready(agent, pause)?;
                 }
                 None => return Err(site_fault(format!("no job started for {fault_secs} s: {why}"))),
@@ -346,6 +347,7 @@ fn tell(token: &Token, ended: &Ended, fate: Fate, note: &str) {
 /// Waits, and renews DHCP leases meanwhile.
 fn pause_for(agent: &mut Agent, pause: Duration) -> Result<(), Fault> {
     network::attend_or_warn(agent);
+    logger::save_report(agent);
     Ok(agent.events.sleep(Deadline::after(pause))?)
 }
 

@@ -22,14 +22,18 @@ pub enum Count {
     Agent,
     /// Records that a server's kernel has acknowledged.
     Delivered,
-    /// Records that were dropped.
+    /// Records that had a number and were dropped.
     Dropped,
+    /// Messages that got none: more than the site takes of one payload.
+    Limited,
     /// Of the kernel's records, the number of the first that is not stored.
     Kernel,
     /// Of the agent's records, the one that is being stored: stored if there is a record of [`Count::AgentAs`].
     AgentNext,
     /// The number that it gets.
     AgentAs,
+    /// Records of an earlier life that the spool held when this one began.
+    Earlier,
     /// Records that are not done with.
     Waiting,
     /// Of these, those that a server's kernel has acknowledged and that would be sent again after a reset.

@@ -152,8 +152,11 @@ impl Log {
             // Of an earlier life of the machine.
             log.ledger.set(Count::Before, log.store.last());
             log.ledger.set(Count::Last, log.store.last());
+            log.ledger.set(Count::Earlier, log.store.waiting());
         } else {
             log.recover();
+            // Before anything is stored, which may drop more.
+            log.announce_unannounced();
             let (waiting, last) = (log.store.waiting(), log.ledger.get(Count::Last) - log.ledger.get(Count::Before));
             log.push_own(&format!(
                 "the logger was started again after number {last}: {waiting} records may come twice, and what it had \
@@ -172,6 +175,20 @@ impl Log {
         if next > ledger.get(Count::Agent) && last >= ledger.get(Count::AgentAs) {
             ledger.set(Count::Agent, next);
             self.stored = Some(next);
+        }
+    }
+
+    /// What the last logger had dropped and not yet announced when it was killed: all that was made and is neither here nor
+    /// accounted for.
+    fn announce_unannounced(&mut self) {
+        let count = |of| self.ledger.get(of);
+        let made = count(Count::Last) - count(Count::Before) + count(Count::Earlier);
+        let known = count(Count::Delivered) + count(Count::Dropped) + self.store.waiting();
+        let (missing, last) = (made.saturating_sub(known), count(Count::Last) - count(Count::Before));
+        if missing > 0 {
+            self.ledger.add(Count::Dropped, missing);
+            let text = format!("dropped {missing} records before number {last}: the queue was full");
+            self.push_gap(missing, 1, last, &text);
         }
     }
 
@@ -205,6 +222,13 @@ impl Log {
             Message { facility: record::AUDIT, severity: WARNING, tag: b"ctxinit", pid: None, text: text.as_bytes() };
         let audit = Some(Audit { id, data: &data });
         self.push(&Record { audit, ..Record::trusted(message, self.clock.now()) });
+    }
+
+    /// Numbers that nobody will see.
+    fn push_gap(&mut self, count: u64, first: u64, last: u64, text: &str) {
+        let data: [(&str, &dyn Display); 4] =
+            [("source", &"queue"), ("count", &count), ("first", &first), ("last", &last)];
+        self.push_audit("log-gap", &data, text);
     }
 
     fn push_own(&mut self, text: &str) {
@@ -317,7 +341,7 @@ impl Logger<'_> {
     /// Records of a job that were too many; each is an audit record, so no flood drops that too.
     fn tell_gaps(&mut self, gaps: impl IntoIterator<Item = Gap>) {
         for Gap { uid, job, count } in gaps {
-            self.log.ledger.add(Count::Dropped, count);
+            self.log.ledger.add(Count::Limited, count);
             let text = format!("dropped {count} records of {job}: more than the site takes of one payload");
             let data: [(&str, &dyn Display); 4] =
                 [("source", &"rate"), ("uid", &uid), ("job", &job), ("count", &count)];
@@ -386,9 +410,7 @@ impl Logger<'_> {
         {
             self.log.ledger.add(Count::Dropped, drops.count);
             self.announced = Deadline::after(ANNOUNCE);
-            let data: [(&str, &dyn Display); 4] =
-                [("source", &"queue"), ("count", &drops.count), ("first", &drops.first), ("last", &drops.last)];
-            self.log.push_audit("log-gap", &data, &drops.to_string());
+            self.log.push_gap(drops.count, drops.first, drops.last, &drops.to_string());
         }
         if self.rules.due().is_some_and(|due| due.passed() || self.ending.is_some()) {
             let gaps = self.rules.take_gaps();
@@ -423,10 +445,11 @@ impl Logger<'_> {
 
     fn leave(mut self) -> i32 {
         let Log { store, ledger, .. } = &mut self.log;
-        ledger.add(Count::Dropped, self.rules.take_gaps().iter().map(|gap| gap.count).sum());
+        ledger.add(Count::Limited, self.rules.take_gaps().iter().map(|gap| gap.count).sum());
         ledger.add(Count::Dropped, store.take_drops().map_or(0, |drops| drops.count));
         let in_tail = self.transport.in_tail();
-        let undelivered = ledger.get(Count::Dropped) + store.waiting() - in_tail;
+        let dropped = ledger.get(Count::Dropped) + ledger.get(Count::Limited);
+        let undelivered = dropped + store.waiting() - in_tail;
         let answer = FromLogger::Drained { delivered: ledger.get(Count::Delivered) + in_tail, undelivered };
         // Few are sent this way, so it fits into the socket; an agent that is gone needs no answer.
         let _ = self.control.send(&answer, b"");

@@ -235,7 +235,7 @@ impl Log {
     pub fn report(&self) -> LogReport {
         let count = |of| self.lasting.count(of);
         let (unstored, lines) = logging::with_feed(|feed| feed.lost()).unwrap_or_default();
-        let dropped = count(Count::Dropped);
+        let dropped = count(Count::Dropped) + count(Count::Limited);
         let (delivered, undelivered) = match self.drained {
             Some(Drained { delivered, undelivered }) => (delivered, undelivered),
             None => {
