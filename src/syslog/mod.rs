@@ -9,7 +9,7 @@ pub mod collect;
 pub mod lasting;
 pub mod ledger;
 pub mod parse;
-mod record;
+pub mod record;
 mod rules;
 pub mod store;
 pub mod transport;

@@ -118,7 +118,7 @@ fn rfc5424(raw: &[u8]) -> Option<(&[u8], Option<u32>, &[u8])> {
     Some((app, number(pid).and_then(|pid| u32::try_from(pid).ok()), text))
 }
 
-/// Tag, pid and text of everything else: `[Mmm dd hh:mm:ss [HOST]] tag[pid]: text`.
+/// Tag, pid and text of everything else: `[STAMP [HOST]] tag[pid]: text`.
 fn rfc3164(raw: &[u8]) -> (&[u8], Option<u32>, &[u8]) {
     let Some(rest) = after_stamp(raw) else { return split_tag(raw) };
     // Few put a host name into a local message (Rust's `syslog` by default). It is one only if a tag with a pid
@@ -132,16 +132,66 @@ fn rfc3164(raw: &[u8]) -> (&[u8], Option<u32>, &[u8]) {
     split_tag(rest)
 }
 
-/// What follows RFC 3164's `Mmm dd hh:mm:ss `, if that is there.
+/// What follows the time, if one is there: RFC 3164's, or what others write in its place.
 fn after_stamp(raw: &[u8]) -> Option<&[u8]> {
-    let (stamp, rest) = raw.split_first_chunk::<16>()?;
-    let shape = stamp.iter().zip(b"aaa _0 00:00:00 ").all(|(&byte, &want)| match want {
-        b'a' => byte.is_ascii_alphabetic(),
-        b'0' => byte.is_ascii_digit(),
-        b'_' => byte == b' ' || byte.is_ascii_digit(),
-        _ => byte == want,
-    });
-    (shape && MONTHS.iter().any(|month| stamp.starts_with(month))).then_some(rest)
+    match raw.first()? {
+        b'A'..=b'Z' => old_stamp(raw),
+        // RFC 3339, as new C libraries and rsyslog write it.
+        b'1'..=b'9' if raw.get(10) == Some(&b'T') => new_stamp(raw),
+        // Cisco counts its messages, and has a mark for a clock that nobody set.
+        b'0'..=b'9' | b'*' | b'.' => {
+            let counted = raw.iter().position(|byte| !byte.is_ascii_digit()).and_then(|end| raw.split_at_checked(end));
+            let rest = counted
+                .and_then(|(digits, rest)| if digits.is_empty() { Some(raw) } else { rest.strip_prefix(b": ") })?;
+            old_stamp(rest.strip_prefix(b"*").or_else(|| rest.strip_prefix(b".")).unwrap_or(rest))
+        }
+        _ => None,
+    }
+}
+
+/// `Mmm dd [yyyy] hh:mm:ss[.fraction][ ZONE:][:] `; a day below ten is padded with a blank, a zero, or not at all.
+fn old_stamp(raw: &[u8]) -> Option<&[u8]> {
+    let (month, rest) = raw.split_at_checked(3)?;
+    let rest = rest.strip_prefix(b" ").filter(|_| MONTHS.contains(&month))?;
+    let rest = rest.strip_prefix(b" ").unwrap_or(rest);
+    let rest = shape(rest, b"00 ").or_else(|| shape(rest, b"0 "))?;
+    let rest = shape(rest, b"0000 ").unwrap_or(rest);
+    let rest = after_fraction(shape(rest, b"00:00:00")?);
+    let rest = after_zone(rest).unwrap_or(rest);
+    let rest = rest.strip_prefix(b":").unwrap_or(rest);
+    rest.strip_prefix(b" ")
+}
+
+/// `yyyy-mm-ddThh:mm:ss[.fraction][Z|+hh:mm|+hhmm] `.
+fn new_stamp(raw: &[u8]) -> Option<&[u8]> {
+    let rest = after_fraction(shape(raw, b"0000-00-00T00:00:00")?);
+    let rest = match rest.first()? {
+        b'Z' => rest.get(1..)?,
+        b'+' | b'-' => rest.get(1..).and_then(|zone| shape(zone, b"00:00").or_else(|| shape(zone, b"0000")))?,
+        _ => rest,
+    };
+    rest.strip_prefix(b" ")
+}
+
+/// What follows something of this shape, in which a 0 stands for any digit.
+fn shape<'a>(raw: &'a [u8], shape: &[u8]) -> Option<&'a [u8]> {
+    let (head, rest) = raw.split_at_checked(shape.len())?;
+    let fits = |(byte, want): (&u8, &u8)| if *want == b'0' { byte.is_ascii_digit() } else { byte == want };
+    head.iter().zip(shape).all(fits).then_some(rest)
+}
+
+fn after_fraction(raw: &[u8]) -> &[u8] {
+    let Some(digits) = raw.strip_prefix(b".") else { return raw };
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
+    if end == 0 { raw } else { digits.get(end..).unwrap_or_default() }
+}
+
+/// ` UTC:` is a zone; ` UTC ` may be a text's first word.
+fn after_zone(raw: &[u8]) -> Option<&[u8]> {
+    let rest = raw.strip_prefix(b" ")?;
+    let end = rest.iter().position(|byte| !byte.is_ascii_uppercase())?;
+    let zone = rest.get(end..).filter(|rest| (2..=5).contains(&end) && rest.starts_with(b": "))?;
+    Some(zone)
 }
 
 /// Splits `tag: text` and `tag[pid]: text`.
@@ -217,6 +267,64 @@ mod tests {
         for (raw, want) in cases {
             assert_eq!(read(raw), want, "{}", raw.escape_ascii());
         }
+    }
+
+    #[test]
+    fn times_of_all_kinds_are_passed_over() {
+        let stamps = [
+            "Nov 22 10:00:00 ",
+            "Nov  2 10:00:00 ",
+            "Nov 02 10:00:00 ",
+            "Nov 2 10:00:00 ",
+            "Nov 22 2026 10:00:00 ",
+            "Nov 22 2026 10:00:00: ",
+            "Nov 22 10:00:00.123 ",
+            "*Nov 22 10:00:00.123: ",
+            ".Nov  2 10:00:00.123 UTC: ",
+            "29: *Nov 22 10:00:00.123 CEST: ",
+            "000029: Nov 22 2026 10:00:00: ",
+            "2026-11-22T10:00:00Z ",
+            "2026-11-22T10:00:00.123456+01:00 ",
+            "2026-11-22T10:00:00-0100 ",
+            "2026-11-22T10:00:00 ",
+            "",
+        ];
+        for stamp in stamps {
+            for (tagged, tag, pid, text) in [
+                ("app[7]: x y", "app", Some(7), "x y"),
+                ("%SYS-5-CONFIG_I: x", "%SYS-5-CONFIG_I", None, "x"),
+                ("no tag here", "", None, "no tag here"),
+            ] {
+                let raw = format!("<13>{stamp}{tagged}");
+                assert_eq!(read(raw.as_bytes()), (1, 5, tag, pid, text.as_bytes()), "{raw}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_nearly_a_time_is_text() {
+        for text in [
+            "Nov 222 10:00:00 x",
+            "Nov 22 10:00 x",
+            "Nov 22 10:00:00x",
+            "Nov 22 10:00:00. x",
+            "nov 22 10:00:00 x",
+            "29 Nov 22 10:00:00 x",
+            "29: x",
+            "*x",
+            "2026-11-22T10:00:00+1 x",
+            "2026-11-22 10:00:00 x",
+            "2026-11-22T10:00:00",
+        ] {
+            let got = datagram(text.as_bytes());
+            assert!(got.tag.is_empty() || text == "29: x", "{text}");
+            assert!(
+                text.ends_with(std::str::from_utf8(got.text).unwrap())
+                    && (got.text.len() == text.len() || text == "29: x")
+            );
+        }
+        // A word that may be a zone is one only where Cisco has it.
+        assert_eq!(datagram(b"<13>Nov 22 10:00:00 UTC is the zone").text, b"UTC is the zone");
     }
 
     #[test]

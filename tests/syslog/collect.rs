@@ -3,14 +3,19 @@
 use std::io::{BufReader, IoSlice, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use ctxinit::agent::protocol::{Record, ToLogger};
+use ctxinit::syslog::collect::Sources;
 use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use super::machine::{Machine, ORIGIN};
+use super::machine::{Machine, ORIGIN, PATIENCE};
 use super::network::{accept, listen, private_network};
 use super::reader::{Seen, frame, frames, texts};
 
@@ -193,14 +198,14 @@ fn a_payload_that_floods_pushes_out_nobody_but_itself() {
     let sender = machine.sender();
     // The limit holds from the target on, and this says that it was heard.
     sender.send(b"<14>root: begin").unwrap();
-    thread::sleep(std::time::Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(300));
     let flooder = machine.sender();
     let flood = thread::spawn(move || (0..FLOOD).for_each(|n| send_as(&flooder, UID, &format!("<8>job: {n}"))));
     for number in 1..=OTHERS {
         sender.send(format!("<15>root: {number}").as_bytes()).unwrap();
         let audit = Record { msgid: Some("job-end".to_owned()), ..Record::now(5, "ctxinit", number.to_string()) };
         machine.control.send(&ToLogger::Record { number, record: audit }, b"").unwrap();
-        thread::sleep(std::time::Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
     flood.join().unwrap();
     let ((delivered, undelivered), code) = machine.drain(30_000);
@@ -219,4 +224,55 @@ fn a_payload_that_floods_pushes_out_nobody_but_itself() {
     assert!(told > FLOOD / 2, "the flood was to be too much: {told}");
     assert_eq!(count("job", "-") + told, FLOOD);
     assert_eq!((delivered, undelivered, code), (seen.len() as u64, told, 0));
+}
+
+/// The real one, in a machine of its own as far as it can see.
+#[test]
+fn what_journald_forwards_has_the_senders_stamp() {
+    const JOURNALD: &str = "/lib/systemd/systemd-journald";
+    private_network();
+    let ready = Path::new(JOURNALD).exists() && Path::new("/etc/machine-id").exists();
+    if cannot_name_others() || !ready {
+        println!("skipped: no root, no {JOURNALD}, or no machine id");
+        return;
+    }
+    // This thread alone sees what is mounted here.
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    for place in ["/run", "/var/log"] {
+        mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    }
+    let journal = Path::new("/run/systemd/journal");
+    for dir in [journal, Path::new("/run/systemd/journald.conf.d")] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    let config = "[Journal]\nStorage=none\nForwardToSyslog=yes\nReadKMsg=no\nAudit=no\n";
+    std::fs::write("/run/systemd/journald.conf.d/test.conf", config).unwrap();
+    let listener = listen(0);
+    let sources = Sources::behind(journal, None).unwrap();
+    let mut machine = Machine::with(tempfile::tempdir().unwrap(), sources);
+    machine.target(listener.local_addr().unwrap().port(), "tcp");
+    name(&mut machine, UID, "job-1", "");
+    let mut journald = Command::new(JOURNALD).spawn().unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while sender.connect(journal.join("dev-log")).is_err() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+    sender.send(b"<27>Nov 22 10:00:00 tool[1]: of root").unwrap();
+    send_as(&sender, UID, "<35>Nov 22 10:00:00 sshd[1]: of a job");
+    let mut stream = BufReader::new(accept(&listener));
+    // It says some things of itself first.
+    let mut of = |text: &str| std::iter::from_fn(|| frame(&mut stream)).find(|record| record.text == text).unwrap();
+    let (root, job) = (of("of root"), of("of a job"));
+    journald.kill().unwrap();
+    journald.wait().unwrap();
+    let pid = std::process::id().to_string();
+    assert_eq!((root.pri, root.app.as_str(), &root.procid), (27, "tool", &pid), "{root:?}");
+    assert!(root.data.contains(&format!("uid=\"0\" pid=\"{pid}\"]")), "{root:?}");
+    assert_eq!((job.pri, job.app.as_str()), (8 + 3, "sshd"), "{job:?}");
+    assert!(job.data.contains(&format!("uid=\"{UID}\" pid=\"{pid}\" claimed=\"4\" job=\"job-1\"]")), "{job:?}");
+    drop(stream);
+    machine.drain(100);
 }

@@ -30,6 +30,11 @@ impl Machine {
     pub fn start(kmsg: Option<&Path>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let sources = Sources::open(&dir.path().join("log"), kmsg).unwrap();
+        Self::with(dir, sources)
+    }
+
+    /// With sources of the test's own.
+    pub fn with(dir: tempfile::TempDir, sources: Sources) -> Self {
         let (mut control, theirs) = Channel::pair().unwrap();
         let role = thread::spawn(move || {
             let origin =
