@@ -370,6 +370,22 @@ mod tests {
     }
 
     #[test]
+    fn a_text_without_facts_is_whole() {
+        for (line, want) in [
+            ("Nov  2 10:00:05 h a[7]: hello there", "hello there"),
+            ("<14>Nov  2 10:00:05 h a: x [audit@32473 owner=\"y\"] z", "x [audit@32473 owner=\"y\"] z"),
+            ("<14>1 - h a 7 - [a b=\"c\\\\\"] hello there", "hello there"),
+        ] {
+            let record = parse(line.as_bytes()).unwrap();
+            assert_eq!(
+                (text(record.text), text(record.msgid), record.is_audit()),
+                (want.into(), "".into(), false),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
     fn only_three_escapes_are_undone() {
         for (raw, plain) in [("a", "a"), ("\\\"\\\\\\]", "\"\\]"), ("\\n\\", "\\n\\"), ("\\\\n", "\\n")] {
             assert_eq!(unescaped(raw.as_bytes()), plain);
