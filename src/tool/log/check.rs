@@ -49,14 +49,14 @@ vm-stop's own counts. RFC 3164 has no year and no zone: times are shown as they 
 record is seen by the missing vm-stop alone.
 
 Exit codes: 0 complete; 3 something is missing without a word, not paired, or forged; 4 only what the machine itself says
-it dropped, or may have lost with a logger that died; 1 if it cannot be read or has no record of a machine
+it dropped, or may have lost with a logger that died; 1 if it cannot be read or has no record of a machine; 2 wrong usage
 
 Example:
   $ ctxtool log check /var/log/grid/vms.log
   machine 6b1f2a9e-... boot 0a1b2c3d, vm7.example.org
     records  1 to 5012, all there; 31 came twice, 1 resend
     jobs     3 started, 3 ended
-             job-1  /C=NL/O=nikhef/CN=Jan Jansen  exit 0, 61.2 s, completed
+             job-1  /C=NL/O=nikhef/CN=Jan Jansen  exit 0, 1 min 1 s, completed
     ...
   complete: 5012 records of 1 machine
   $ ctxtool log check --job 2 /var/log/grid/vms.log
