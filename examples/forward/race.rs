@@ -75,6 +75,7 @@ fn one(kind: Kind, records: u64, count: &AtomicU64) -> Outcome<()> {
     figure("records a second", format!("{:.0}", received as f64 / time.as_secs_f64()));
     figure("records a second, taken from the sender", format!("{:.0}", records as f64 / taken.as_secs_f64()));
     figure("CPU s per 100,000 records", format!("{:.3}", used * 100_000.0 / records as f64));
+    figure("records a second of one core's time", format!("{:.0}", records as f64 / used));
     figure("records lost", records.saturating_sub(received).to_string());
     let memory = usage::memory(pid)?;
     figure("KiB resident at most", memory.peak.to_string());
