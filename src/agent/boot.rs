@@ -11,7 +11,7 @@ use nix::poll::PollFlags;
 use super::notice::Notice;
 use super::protocol::{Credentials, ToLogger};
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
-use super::{Agent, audit, disk, guard, logger, medium, network, roles};
+use super::{Agent, audit, disk, guard, logger, medium, network, roles, spool};
 use crate::clock::Deadline;
 use crate::context::medium::COPY;
 use crate::devices::Devices;
@@ -105,7 +105,9 @@ pub fn policy(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     if Path::new(root::LAYER).exists() {
         mounts::resize(root::LAYER, policy.overlay_mb).map_err(machine_fault)?;
     }
-    start_logger(agent).map_err(|error| machine_fault(format!("logger: {error}")))?;
+    let spool = spool::find(agent)?;
+    let note = spool.as_ref().map_or(note.clone(), |spool| format!("{note}; {spool}"));
+    start_logger(agent, spool).map_err(|error| machine_fault(format!("logger: {error}")))?;
     let boot_id = &agent.report.boot_id;
     audit::vm_start(&policy.image, &network::machine_uuid(boot_id), boot_id);
     agent.allowed = policy.payload.clone();
@@ -134,11 +136,15 @@ fn site_keys() -> Result<Vec<(String, String)>, String> {
     paths.iter().map(read).collect()
 }
 
-fn start_logger(agent: &mut Agent) -> io::Result<()> {
+fn start_logger(agent: &mut Agent, spool: Option<spool::Ready>) -> io::Result<()> {
     let sources = Sources::of_machine().map_err(io::Error::other)?;
+    let lasting = match spool {
+        Some(spool::Ready { spool, records, waiting }) => Lasting::on_disk(sources, spool, records, &waiting)?,
+        None => Lasting::in_memory(sources)?,
+    };
     let boot = agent.report.boot_id.clone();
     let origin = Origin { vm: network::machine_uuid(&boot), boot };
-    agent.events.start_log(Lasting::in_memory(sources)?, origin)
+    agent.events.start_log(lasting, origin)
 }
 
 /// Every device that this machine waits for is there: no more drivers, and the memory of the initramfs back.

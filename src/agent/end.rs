@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use super::events::DYING;
 use super::logger::{self, Log};
 use super::notice::Notice;
-use super::report::{self, PhaseReport, Spent};
+use super::report::{self, LogReport, PhaseReport, Spent};
 use super::{Agent, audit, guard, phases, scripts, work};
 use crate::verdict::Verdict;
 
@@ -46,15 +46,24 @@ pub fn end(agent: &mut Agent, verdict: Verdict) {
     phases::record(agent, PhaseReport::done("end", start_ms, Spent::since(before), verdict.to_string()));
     agent.report.verdict = Some(verdict.clone());
     agent.report.log = logger::drain(&mut agent.events);
-    // Without a server the log was never meant to leave the machine.
-    if let (Some(log), Some(_)) = (agent.report.log, &agent.site.syslog)
-        && log.undelivered > 0
-    {
-        log::warn!("{} log records were not delivered", log.undelivered);
-    }
+    tell_of_log(agent);
     agent.report.save();
     agent.report.send_to_host();
     agent.tell_init(&Notice::End(verdict));
+}
+
+/// What of the log has not arrived, for whoever looks at the console.
+fn tell_of_log(agent: &Agent) {
+    let Some(LogReport { undelivered, spooled, .. }) = agent.report.log else { return };
+    // Without a server the log was never meant to leave the machine.
+    if undelivered > 0 && agent.site.syslog.is_some() {
+        log::warn!("{undelivered} log records were not delivered");
+    }
+    match spooled {
+        Some(count) if count > 0 => log::warn!("{count} undelivered records wait on the spool"),
+        Some(_) if undelivered > 0 => log::warn!("none of them waits on the spool"),
+        _ => {}
+    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub mod report;
 mod roles;
 mod runner;
 mod scripts;
+mod spool;
 mod start_script;
 mod work;
 mod worker;

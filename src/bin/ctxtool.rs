@@ -22,7 +22,7 @@ enum Command {
     /// Begin, check, make, sign, verify and explain context CDs
     #[command(subcommand)]
     Cd(cd::Cd),
-    /// Prove that nothing is missing in what a log server received
+    /// Prove that nothing is missing in what a log server received; make and read spools
     #[command(subcommand)]
     Log(log::Log),
     /// Serve token pools (ToPoS 4.1) from a directory, until SIGTERM

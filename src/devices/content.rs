@@ -5,6 +5,8 @@
 
 use std::io;
 
+use crate::syslog::store::superblock;
+
 /// What a device holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
@@ -20,6 +22,8 @@ pub enum Content {
     Udf(String),
     /// FAT of any width, with its label.
     Vfat(String),
+    /// A spool for the log, which is no file system.
+    Spool,
     /// Anything else, nothing among it.
     Unknown,
 }
@@ -46,6 +50,9 @@ impl Content {
         // Offsets from the device's start: magic 0, name 108 (kernel: fs/xfs/libxfs/xfs_format.h).
         if head.get(..4) == Some(b"XFSB") {
             return Ok(Self::Xfs(text(head.get(108..120))));
+        }
+        if head.starts_with(superblock::MAGIC) {
+            return Ok(Self::Spool);
         }
         if head.get(..4) == Some(b"hsqs") {
             return Ok(Self::Squashfs);
@@ -76,7 +83,7 @@ impl Content {
             Self::Iso9660(_) => "iso9660",
             Self::Udf(_) => "udf",
             Self::Vfat(_) => "vfat",
-            Self::Unknown => "",
+            Self::Spool | Self::Unknown => "",
         }
     }
 
@@ -84,7 +91,7 @@ impl Content {
     pub fn label(&self) -> &str {
         match self {
             Self::Ext4(label) | Self::Xfs(label) | Self::Iso9660(label) | Self::Udf(label) | Self::Vfat(label) => label,
-            Self::Squashfs | Self::Unknown => "",
+            Self::Squashfs | Self::Spool | Self::Unknown => "",
         }
     }
 }
@@ -224,6 +231,8 @@ mod tests {
         assert_eq!(content(&with(&[(1080, b"\x53\xef"), (1144, b"ctxroot")])), Content::Ext4("ctxroot".to_owned()));
         assert_eq!(content(&with(&[(0, b"XFSB"), (108, b"CTXUSER\0x")])), Content::Xfs("CTXUSER".to_owned()));
         assert_eq!(content(&with(&[(0, b"hsqs")])), Content::Squashfs);
+        // Also a damaged one, and one on a disk that was something else before, as far as its head goes.
+        assert_eq!(content(&with(&[(0, b"CTXSPOOL1\n"), (0x8000, b"\x01CD001")])), Content::Spool);
     }
 
     #[test]

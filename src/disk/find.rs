@@ -129,6 +129,7 @@ fn read(block: &Block, format: bool) -> io::Result<Seen> {
         // A partition that is blank has its place in somebody's table: it is not nobody's.
         Content::Unknown if format && block.whole.is_none() && is_blank(&file, room)? => Ok(Seen::Blank(name)),
         Content::Unknown => Ok(Seen::Other(name, "no file system that we know".to_owned())),
+        Content::Spool => Ok(Seen::Other(name, "a spool for the log".to_owned())),
         content => Ok(Seen::Other(name, format!("{} {:?}", content.fstype(), content.label()))),
     }
 }

@@ -87,15 +87,19 @@ pub fn log(report: View<'_>) -> Option<String> {
     let log = report.at("log");
     let number = |key| log.number(key);
     let [delivered, undelivered, dropped] = ["delivered", "undelivered", "dropped"].map(number);
+    let spooled = match log.maybe("spooled") {
+        Some(spooled) if spooled > 0 => format!(", {} on the spool", count(spooled, "record")),
+        _ => String::new(),
+    };
     let mut logging = report.list("phases").filter(|phase| phase.text("name") == "logging");
     // Nobody was to get them, so none is lost.
     if logging.any(|phase| phase.text("outcome") == "skipped") && delivered == 0 {
         let records = count(undelivered, "record");
-        return log.exists().then(|| format!("no syslog server, {records} stayed in the machine"));
+        return log.exists().then(|| format!("no syslog server, {records} stayed in the machine{spooled}"));
     }
     let ended = report.at("verdict").exists();
     let mut line = match (ended, log.flag("reached")) {
-        (true, _) => format!("{} delivered, {undelivered} not", count(delivered, "record")),
+        (true, _) => format!("{} delivered, {undelivered} not{spooled}", count(delivered, "record")),
         (false, reached) => {
             let server = if reached == Some(true) { "a server is reached" } else { "no server is reached" };
             format!("{server}, {} delivered, {} waiting", count(delivered, "record"), number("waiting"))
@@ -172,6 +176,8 @@ mod tests {
         assert_eq!(tell("skipped", nobody.clone()).unwrap(), "no syslog server, 400 records stayed in the machine");
         assert_eq!(tell("ok", nobody).unwrap(), "0 records delivered, 400 not");
         assert_eq!(tell("ok", json!({"delivered": 1, "undelivered": 0})).unwrap(), "1 record delivered, 0 not");
+        let spooled = json!({"delivered": 1, "undelivered": 9, "spooled": 7});
+        assert_eq!(tell("ok", spooled).unwrap(), "1 record delivered, 9 not, 7 records on the spool");
         assert_eq!(tell("skipped", json!(null)), None);
         let log = json!({"reached": true, "delivered": 5, "undelivered": 7, "waiting": 4, "dropped": 3, "restarts": 1});
         let over = "5 records delivered, 7 not, 3 dropped, the logger died 1 time";

@@ -25,7 +25,7 @@ pub enum Count {
     /// Records that had a number and were dropped.
     Dropped,
     /// Messages that got none: more than the site takes of one payload.
-    Limited,
+    Unnumbered,
     /// Of the kernel's records, the number of the first that is not stored.
     Kernel,
     /// Of the agent's records, the one that is being stored: stored if there is a record of [`Count::AgentAs`].
@@ -38,6 +38,10 @@ pub enum Count {
     Waiting,
     /// Of these, those that a server's kernel has acknowledged and that would be sent again after a reset.
     Tail,
+    /// How often the records' memory was taken into use; on a spool, in all its lives.
+    Uses,
+    /// Records that wait on a spool for the next life, known at the end of this one.
+    Spooled,
 }
 
 /// The numbers.

@@ -11,7 +11,9 @@ pub mod ledger;
 pub mod parse;
 pub mod record;
 mod rules;
+pub mod spool;
 pub mod store;
+pub mod sync;
 pub mod transport;
 
 use std::fmt::Display;
@@ -28,7 +30,9 @@ use self::ledger::{Count, Ledger};
 use self::parse::Message;
 use self::record::{Audit, Record, Writer};
 use self::rules::{Gap, Rules};
-use self::store::Store;
+use self::store::superblock::{Names, State};
+use self::store::{Dropped, Drops, Store};
+use self::sync::Sync;
 use self::transport::Transport;
 use crate::agent::channel::Channel;
 use crate::agent::protocol::{self, FromLogger, ToLogger};
@@ -70,13 +74,17 @@ pub fn run(lasting: &mut Lasting, origin: &Origin, control: Channel) -> i32 {
         }
     };
     let next_of_kernel = ledger.get(Count::Kernel);
+    let mut log = Log::new(store, ledger, Writer::new(record::origin(&origin.vm, &origin.boot)));
+    let names = lasting.names().clone();
+    let spool = log.start_sync(lasting, &names);
     let mut logger = Logger {
         collector: Collector::new(&mut lasting.sources, next_of_kernel),
         control,
-        log: Log::new(store, ledger, Writer::new(record::origin(&origin.vm, &origin.boot))),
+        log,
         rules: Rules::default(),
         transport: Transport::new(),
-        host: record::host_name(""),
+        names,
+        spool,
         announced: Deadline::after(Duration::ZERO),
         ending: None,
         orphan: false,
@@ -90,6 +98,7 @@ pub fn run(lasting: &mut Lasting, origin: &Origin, control: Channel) -> i32 {
         logger.announce();
         logger.forward();
         logger.tell();
+        logger.sync();
         if logger.is_done() {
             return logger.leave();
         }
@@ -103,8 +112,10 @@ struct Logger<'a> {
     log: Log,
     rules: Rules,
     transport: Transport,
-    /// The machine's name, `-` as long as it has none.
-    host: String,
+    /// The machine's name, `-` as long as it has none, and those of the machines whose records wait on the spool.
+    names: Names,
+    /// Keeps the spool equal to the memory, where there is one.
+    spool: Option<Sync>,
     /// When drops may be announced again.
     announced: Deadline,
     /// Set by the order to drain.
@@ -153,7 +164,9 @@ impl Log {
             log.ledger.set(Count::Before, log.store.last());
             log.ledger.set(Count::Last, log.store.last());
             log.ledger.set(Count::Earlier, log.store.waiting());
-        } else {
+        }
+        log.begin_use();
+        if starts > 0 {
             log.recover();
             // Before anything is stored, which may drop more.
             log.announce_unannounced();
@@ -164,6 +177,30 @@ impl Log {
             ));
         }
         log
+    }
+
+    /// The next in the count of uses of the memory.
+    fn begin_use(&mut self) -> u64 {
+        self.ledger.add(Count::Uses, 1);
+        let uses = self.ledger.get(Count::Uses);
+        self.store.begin_use(uses, self.ledger.get(Count::Before));
+        uses
+    }
+
+    fn start_sync(&mut self, lasting: &Lasting, names: &Names) -> Option<Sync> {
+        let state = State { uses: self.ledger.get(Count::Uses), names: names.clone() };
+        match lasting.sync(state)? {
+            Ok(sync) => {
+                if self.ledger.get(Count::Starts) > 1 {
+                    self.store.change_all();
+                }
+                Some(sync)
+            }
+            Err(error) => {
+                self.push_own(&format!("the spool is not written: {error}: records wait in memory alone"));
+                None
+            }
+        }
     }
 
     /// The last logger may have been killed between a record and the numbers that go with it.
@@ -189,6 +226,22 @@ impl Log {
             self.ledger.add(Count::Dropped, missing);
             let text = format!("dropped {missing} records before number {last}: the queue was full");
             self.push_gap(missing, 1, last, &text);
+        }
+    }
+
+    /// Says what was dropped, in numbers that a site sees.
+    fn announce_drops(&mut self) {
+        let before = self.ledger.get(Count::Before);
+        let Dropped { earlier, own } = self.store.take_drops();
+        self.ledger.add(Count::Dropped, earlier + own.map_or(0, |own| own.count));
+        if earlier > 0 {
+            let text = format!("dropped {earlier} records of earlier boots: the spool was full");
+            self.push_audit("log-gap", &[("source", &"spool"), ("count", &earlier)], &text);
+        }
+        if let Some(Drops { count, first, last }) = own {
+            let (first, last) = (first - before, last - before);
+            let text = format!("dropped {count} records, numbers {first} to {last}: the queue was full");
+            self.push_gap(count, first, last, &text);
         }
     }
 
@@ -341,7 +394,7 @@ impl Logger<'_> {
     /// Records of a job that were too many; each is an audit record, so no flood drops that too.
     fn tell_gaps(&mut self, gaps: impl IntoIterator<Item = Gap>) {
         for Gap { uid, job, count } in gaps {
-            self.log.ledger.add(Count::Limited, count);
+            self.log.ledger.add(Count::Unnumbered, count);
             let text = format!("dropped {count} records of {job}: more than the site takes of one payload");
             let data: [(&str, &dyn Display); 4] =
                 [("source", &"rate"), ("uid", &uid), ("job", &job), ("count", &count)];
@@ -360,7 +413,7 @@ impl Logger<'_> {
                     let gap = self.rules.name(uid, job, &owner);
                     self.tell_gaps(gap);
                 }
-                Ok(Some((ToLogger::Hostname(name), _))) => self.host = record::host_name(&name),
+                Ok(Some((ToLogger::Hostname(name), _))) => self.rename(&name),
                 Ok(Some((ToLogger::Target { syslog, nameservers }, credentials))) => {
                     self.aim(&syslog, &credentials, nameservers);
                 }
@@ -379,6 +432,13 @@ impl Logger<'_> {
             }
         }
         self.more = true;
+    }
+
+    fn rename(&mut self, name: &str) {
+        self.names.set(record::host_name(name));
+        if let Some(spool) = &mut self.spool {
+            spool.set_state(State { uses: self.log.begin_use(), names: self.names.clone() });
+        }
     }
 
     fn aim(&mut self, syslog: &Syslog, credentials: &[u8], nameservers: Vec<IpAddr>) {
@@ -405,12 +465,9 @@ impl Logger<'_> {
 
     /// A word on what was dropped; it is an audit record, so no flood drops that too.
     fn announce(&mut self) {
-        if self.announcement().is_some_and(Deadline::passed)
-            && let Some(drops) = self.log.store.take_drops()
-        {
-            self.log.ledger.add(Count::Dropped, drops.count);
+        if self.announcement().is_some_and(Deadline::passed) {
             self.announced = Deadline::after(ANNOUNCE);
-            self.log.push_gap(drops.count, drops.first, drops.last, &drops.to_string());
+            self.log.announce_drops();
         }
         if self.rules.due().is_some_and(|due| due.passed() || self.ending.is_some()) {
             let gaps = self.rules.take_gaps();
@@ -420,7 +477,7 @@ impl Logger<'_> {
 
     fn forward(&mut self) {
         let Log { store, ledger, .. } = &mut self.log;
-        let done = self.transport.step(store, &self.host);
+        let done = self.transport.step(store, &self.names);
         ledger.add(Count::Delivered, done);
         ledger.set(Count::Waiting, store.waiting());
         ledger.set(Count::Tail, self.transport.in_tail());
@@ -439,16 +496,30 @@ impl Logger<'_> {
         }
     }
 
+    fn sync(&mut self) {
+        let said = self.spool.as_mut().and_then(|spool| spool.step(&mut self.log.store));
+        if let Some(said) = said {
+            self.log.push_own(&said);
+        }
+    }
+
     fn is_done(&self) -> bool {
         self.ending.is_some_and(|deadline| deadline.passed() || self.transport.is_over())
     }
 
     fn leave(mut self) -> i32 {
         let Log { store, ledger, .. } = &mut self.log;
-        ledger.add(Count::Limited, self.rules.take_gaps().iter().map(|gap| gap.count).sum());
-        ledger.add(Count::Dropped, store.take_drops().map_or(0, |drops| drops.count));
+        if let Some(spool) = self.spool.take() {
+            if spool.finish(store) {
+                ledger.set(Count::Spooled, store.waiting());
+            } else {
+                log::error!("the spool does not hold the last records");
+            }
+        }
+        ledger.add(Count::Unnumbered, self.rules.take_gaps().iter().map(|gap| gap.count).sum());
+        ledger.add(Count::Dropped, store.take_drops().count());
         let in_tail = self.transport.in_tail();
-        let dropped = ledger.get(Count::Dropped) + ledger.get(Count::Limited);
+        let dropped = ledger.get(Count::Dropped) + ledger.get(Count::Unnumbered);
         let undelivered = dropped + store.waiting() - in_tail;
         let answer = FromLogger::Drained { delivered: ledger.get(Count::Delivered) + in_tail, undelivered };
         // Few are sent this way, so it fits into the socket; an agent that is gone needs no answer.
@@ -457,7 +528,9 @@ impl Logger<'_> {
     }
 
     fn wait(&self) -> Ready {
-        let timers = [self.ending, self.transport.timer(), self.announcement(), self.rules.due()];
+        let spool = self.spool.as_ref();
+        let sync = spool.and_then(|spool| spool.timer(&self.log.store));
+        let timers = [self.ending, self.transport.timer(), self.announcement(), self.rules.due(), sync];
         let timeout = timers.into_iter().flatten().min().map_or(PollTimeout::NONE, Deadline::poll_timeout);
         // A socket of ours that is watched for nothing, and so never ready, in the place of what is not there.
         let nothing = || PollFd::new(self.collector.datagrams(), PollFlags::empty());
@@ -471,11 +544,12 @@ impl Logger<'_> {
             // The channel of a dead agent would be readable for ever.
             if self.deaf { nothing() } else { control },
             self.transport.interest().map_or_else(nothing, |(fd, flags)| PollFd::new(fd, flags)),
+            spool.and_then(Sync::interest).map_or_else(nothing, |(fd, flags)| PollFd::new(fd, flags)),
         ];
         let timeout = if self.more { PollTimeout::ZERO } else { timeout };
         // Interrupted, or out of memory: then nothing is ready, and the next call knows more.
         let _ = poll(&mut fds, timeout);
-        let [datagrams, streams, kmsg, clock, control, _] = fds.map(|fd| fd.any().unwrap_or(true));
+        let [datagrams, streams, kmsg, clock, control, ..] = fds.map(|fd| fd.any().unwrap_or(true));
         Ready { datagrams, streams, kmsg, clock, control: control || self.more }
     }
 }

@@ -25,7 +25,7 @@ use crate::logging;
 use crate::sys::process::{Child, Exit};
 use crate::syslog::lasting::Lasting;
 use crate::syslog::ledger::Count;
-use crate::syslog::{self, Origin};
+use crate::syslog::{self, Origin, sync};
 
 /// Deaths that may come within [`WINDOW`]: more are no accident, and the next logger would die like the last one.
 const DEATHS: usize = 3;
@@ -34,8 +34,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 const JOBS: usize = 16;
 /// For the last log records; a server that takes longer has stalled.
 pub const DRAIN: Duration = Duration::from_secs(10);
-/// The logger's answer comes after its own deadline.
-pub const ANSWER: Duration = Duration::from_secs(2);
+/// The logger's answer comes after its own deadline, and after the last write to a spool.
+pub const ANSWER: Duration = Duration::from_secs(2).saturating_add(sync::LAST);
 
 /// The logger of the moment, and everything that outlives it.
 #[derive(Debug)]
@@ -235,7 +235,7 @@ impl Log {
     pub fn report(&self) -> LogReport {
         let count = |of| self.lasting.count(of);
         let (unstored, lines) = logging::with_feed(|feed| feed.lost()).unwrap_or_default();
-        let dropped = count(Count::Dropped) + count(Count::Limited);
+        let dropped = count(Count::Dropped) + count(Count::Unnumbered);
         let (delivered, undelivered) = match self.drained {
             Some(Drained { delivered, undelivered }) => (delivered, undelivered),
             None => {
@@ -251,6 +251,7 @@ impl Log {
             waiting: undelivered.saturating_sub(dropped),
             dropped: dropped + lines,
             restarts: self.restarts,
+            spooled: self.lasting.has_spool().then(|| count(Count::Spooled)),
         }
     }
 }

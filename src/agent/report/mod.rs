@@ -135,6 +135,8 @@ pub struct LogReport {
     pub dropped: u64,
     /// Loggers that died, each followed by another.
     pub restarts: u64,
+    /// Records that wait on the spool for the next machine that has it, known at the end; none where there is no spool.
+    pub spooled: Option<u64>,
 }
 
 impl Report {

@@ -147,7 +147,15 @@ fn full() -> Report {
         }),
         tokens: vec![token],
         more_tokens: 1,
-        log: Some(LogReport { reached: true, delivered: 5, undelivered: 1, waiting: 0, dropped: 1, restarts: 1 }),
+        log: Some(LogReport {
+            reached: true,
+            delivered: 5,
+            undelivered: 1,
+            waiting: 0,
+            dropped: 1,
+            restarts: 1,
+            spooled: Some(1),
+        }),
         verdict: Some(Verdict::site_fault("prolog.sh: exit 7")),
     }
 }

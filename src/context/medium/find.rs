@@ -85,6 +85,7 @@ fn state(block: &Block, load: &mut dyn FnMut(&str)) -> State {
         Ok(Content::Unknown) if block.optical => State::Unreadable("no file system that we know".to_owned()),
         Ok(Content::Unknown) => State::Other("no file system that we know".to_owned()),
         Ok(content @ (Content::Iso9660(_) | Content::Udf(_) | Content::Vfat(_))) => volume(block, &content, load),
+        Ok(Content::Spool) => State::Other("a spool for the log".to_owned()),
         Ok(Content::Squashfs) => State::Other("squashfs".to_owned()),
         Ok(content) => State::Other(named(&content)),
         Err(error) => fault(&error),

@@ -68,6 +68,12 @@ impl Line {
         self.parts.back_mut()
     }
 
+    /// The first record that is not done with.
+    pub fn first<'a>(&self, map: &'a [u8]) -> Option<Stored<'a>> {
+        let part = self.parts.front()?;
+        part.record(map, part.done)
+    }
+
     /// The first record that is not sent.
     pub fn next<'a>(&self, map: &'a [u8]) -> Option<Stored<'a>> {
         let (part, at) = self.place();

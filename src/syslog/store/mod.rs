@@ -8,12 +8,12 @@
 
 mod line;
 mod segment;
+pub mod superblock;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt;
 
 use self::line::{Line, Part};
-pub use self::segment::Stored;
+pub use self::segment::{SIZE as SEGMENT, Stored};
 use crate::sys::shared::Shared;
 
 /// Some 30,000 records of usual length, hours of a normal machine's log; 1 % of the smallest grid slot's memory. Taken page
@@ -46,7 +46,7 @@ impl Entry<'_> {
     }
 }
 
-/// Records that were dropped since this was asked last.
+/// Records of this life of the machine that were dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drops {
     /// How many.
@@ -57,10 +57,19 @@ pub struct Drops {
     pub last: u64,
 }
 
-impl fmt::Display for Drops {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { count, first, last } = self;
-        write!(f, "dropped {count} records, numbers {first} to {last}: the queue was full")
+/// All that were dropped since this was asked last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// How many of earlier lives: their numbers would say nothing among those of this one.
+    pub earlier: u64,
+    /// Of this life.
+    pub own: Option<Drops>,
+}
+
+impl Dropped {
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.earlier + self.own.map_or(0, |own| own.count)
     }
 }
 
@@ -81,7 +90,25 @@ pub struct Store {
     last: u64,
     /// Records not done with.
     waiting: u64,
-    drops: Option<Drops>,
+    /// Of the last record of earlier lives.
+    before: u64,
+    dropped: Dropped,
+    /// For each segment, whether it was changed since the last [`Store::take_changes`].
+    changed: Vec<bool>,
+    /// What has changed.
+    changes: Changes,
+}
+
+/// What a copy of the memory lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Changes {
+    /// Nothing.
+    #[default]
+    None,
+    /// Something.
+    Some,
+    /// An audit record.
+    Audit,
 }
 
 impl Store {
@@ -96,8 +123,12 @@ impl Store {
             order: 0,
             last: 0,
             waiting: 0,
-            drops: None,
+            before: 0,
+            dropped: Dropped::default(),
+            changed: Vec::new(),
+            changes: Changes::None,
         };
+        store.changed.resize(store.map.bytes().len() / segment::SIZE, false);
         let mut found: Vec<(u64, u32, u8)> = Vec::new();
         for (index, segment) in (0..).zip(store.map.bytes().chunks_exact(segment::SIZE)) {
             match segment::head(segment) {
@@ -113,6 +144,42 @@ impl Store {
         store
     }
 
+    /// Segments that are begun from now on are of this use. Unlike any before, it keeps records that an earlier one left in
+    /// a segment from being taken for records of the next: a checksum counts the segment's order in.
+    /// Records up to the number `before` are of earlier lives.
+    pub fn begin_use(&mut self, number: u64, before: u64) {
+        self.before = before;
+        self.order = self.order.max(number << 32);
+    }
+
+    /// Whether a copy of the memory lacks something.
+    pub fn changes(&self) -> Changes {
+        self.changes
+    }
+
+    /// The segments that were changed since the last call.
+    pub fn take_changes(&mut self) -> Vec<u32> {
+        self.changes = Changes::None;
+        let all = (0..).zip(&mut self.changed);
+        all.filter_map(|(index, changed)| std::mem::take(changed).then_some(index)).collect()
+    }
+
+    /// Nobody knows what the copy has.
+    pub fn change_all(&mut self) {
+        self.changed.fill(true);
+        self.changes = self.changes.max(Changes::Some);
+    }
+
+    /// These have to be copied again.
+    pub fn put_back(&mut self, changed: impl IntoIterator<Item = u32>) {
+        changed.into_iter().for_each(|index| self.change(index, Changes::Some));
+    }
+
+    fn change(&mut self, index: u32, what: Changes) {
+        self.changes = self.changes.max(what);
+        self.changed.get_mut(index as usize).into_iter().for_each(|changed| *changed = true);
+    }
+
     fn adopt(&mut self, order: u64, index: u32, line: usize) {
         let (part, count, last) = Part::found(segment_of(self.map.bytes(), index), index, order);
         self.last = self.last.max(last);
@@ -121,6 +188,13 @@ impl Store {
             Some(line) if count > 0 => line.push(part),
             _ => self.give_back(index),
         }
+    }
+
+    /// Number of the first record that is not done with.
+    pub fn first(&self) -> Option<u64> {
+        let map = self.map.bytes();
+        let first = |line: &Line| line.first(map).map(|record| record.number);
+        self.lines.iter().filter_map(first).min()
     }
 
     /// Number of the last record, 0 if there never was one as far as this memory knows.
@@ -154,6 +228,7 @@ impl Store {
             };
             self.order += 1;
             segment::begin(segment_of_mut(self.map.bytes_mut(), index), self.order, line);
+            self.change(index, Changes::Some);
             if let Some(of) = self.lines.get_mut(usize::from(line)) {
                 of.push(Part::new(index, self.order));
             }
@@ -169,6 +244,10 @@ impl Store {
         let segment = segment_of_mut(self.map.bytes_mut(), part.index);
         let end = segment::append(segment, part.end, part.order, record);
         part.end = end.unwrap_or(part.end);
+        let index = part.index;
+        if end.is_some() {
+            self.change(index, if line == AUDIT { Changes::Audit } else { Changes::Some });
+        }
         end.is_some()
     }
 
@@ -186,20 +265,24 @@ impl Store {
     }
 
     fn dropped(&mut self, number: u64) {
-        let drops = self.drops.get_or_insert(Drops { count: 0, first: number, last: number });
+        if number <= self.before {
+            self.dropped.earlier += 1;
+            return;
+        }
+        let drops = self.dropped.own.get_or_insert(Drops { count: 0, first: number, last: number });
         drops.count += 1;
         drops.first = drops.first.min(number);
         drops.last = drops.last.max(number);
     }
 
     /// What was dropped since the last call.
-    pub fn take_drops(&mut self) -> Option<Drops> {
-        self.drops.take()
+    pub fn take_drops(&mut self) -> Dropped {
+        std::mem::take(&mut self.dropped)
     }
 
     /// Whether [`Store::take_drops`] has something to tell.
     pub fn has_drops(&self) -> bool {
-        self.drops.is_some()
+        self.dropped.count() > 0
     }
 
     /// The oldest record that is not sent; from now on it is.
@@ -246,14 +329,21 @@ impl Store {
                 self.give_back(part.index);
             } else {
                 segment::set_done(segment_of_mut(self.map.bytes_mut(), part.index), part.done);
+                self.change(part.index, Changes::Some);
             }
         }
     }
 
     fn give_back(&mut self, index: u32) {
         segment::free(segment_of_mut(self.map.bytes_mut(), index));
+        self.change(index, Changes::Some);
         self.free.insert(index);
     }
+}
+
+/// Whether a segment that begins so holds nothing.
+pub fn is_free(head: &[u8]) -> bool {
+    segment::head(head).is_none()
 }
 
 fn segment_of(map: &[u8], index: u32) -> &[u8] {

@@ -120,11 +120,11 @@ fn checksum(order: u64, line: u8) -> u32 {
     hasher.finalize()
 }
 
-fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+pub(super) fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
-fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
+pub(super) fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
     if let Some(place) = bytes.get_mut(at..at + what.len()) {
         place.copy_from_slice(what);
     }

@@ -80,8 +80,8 @@ fn the_least_severe_go_first_and_the_oldest_of_them() {
     push(&mut store, 41..=60, 3);
     push(&mut store, 61..=220, 6);
     // Two segments of debug and the first of the others are gone.
-    assert_eq!(store.take_drops(), Some(Drops { count: 60, first: 1, last: 80 }));
-    assert_eq!(store.take_drops(), None);
+    assert_eq!(store.take_drops().own, Some(Drops { count: 60, first: 1, last: 80 }));
+    assert_eq!(store.take_drops(), Dropped::default());
     assert_eq!((store.waiting(), sent(&mut store)), (160, [all(41..=60), all(81..=220)].concat()));
 }
 
@@ -97,9 +97,9 @@ fn no_noise_pushes_an_audit_record_out() {
     let mut store = open(&fresh());
     (1..=160).for_each(|number| audit(&mut store, number));
     push(&mut store, [161], 0);
-    assert_eq!(store.take_drops(), Some(Drops { count: 1, first: 161, last: 161 }));
+    assert_eq!(store.take_drops().own, Some(Drops { count: 1, first: 161, last: 161 }));
     audit(&mut store, 162);
-    assert_eq!(store.take_drops(), Some(Drops { count: 20, first: 1, last: 20 }));
+    assert_eq!(store.take_drops().own, Some(Drops { count: 20, first: 1, last: 20 }));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn what_is_under_way_is_not_dropped() {
     push(&mut store, 1..=5, 7);
     assert_eq!(sent(&mut store), all(1..=5));
     push(&mut store, 6..=305, 6);
-    let drops = store.take_drops().unwrap();
+    let drops = store.take_drops().own.unwrap();
     assert_eq!((drops.first, drops.count), (6, 300 - 7 * 20));
     store.rewind();
     assert_eq!(sent(&mut store)[..5], [1, 2, 3, 4, 5]);
@@ -170,6 +170,50 @@ fn an_earlier_use_leaves_no_record() {
     assert_eq!((sent(&mut store), store.last()), (vec![21], 21));
 }
 
+/// The next use finds no segment of this one, whose records yet lie there.
+#[test]
+fn an_earlier_use_leaves_no_record_for_the_one_after_the_next() {
+    let fd = fresh();
+    for used in 1..=3 {
+        let mut store = open(&fd);
+        assert_eq!((sent(&mut store), store.waiting()), (vec![], 0));
+        store.begin_use(used, 0);
+        push(&mut store, 100 * used..=100 * used + 5, 6);
+        drop(store);
+        let mut store = open(&fd);
+        assert_eq!(sent(&mut store), all(100 * used..=100 * used + 5));
+        store.acknowledge(6);
+        drop(store);
+        let mut store = open(&fd);
+        store.begin_use(used + 10, 0);
+        push(&mut store, [7], 6);
+        drop(store);
+        let mut store = open(&fd);
+        assert_eq!(sent(&mut store), [7]);
+        store.acknowledge(1);
+    }
+}
+
+#[test]
+fn what_is_changed_is_known() {
+    let fd = fresh();
+    let mut store = open(&fd);
+    assert_eq!((store.changes(), store.take_changes()), (Changes::None, vec![]));
+    push(&mut store, 1..=25, 6);
+    audit(&mut store, 26);
+    push(&mut store, [27], 3);
+    assert_eq!(
+        (store.changes(), store.take_changes(), store.changes()),
+        (Changes::Audit, vec![0, 1, 2, 3], Changes::None)
+    );
+    sent(&mut store);
+    assert_eq!(store.changes(), Changes::None);
+    store.acknowledge(21);
+    assert_eq!((store.changes(), store.first(), store.take_changes()), (Changes::Some, Some(22), vec![0, 1]));
+    store.put_back([5, 900]);
+    assert_eq!((store.changes(), store.take_changes()), (Changes::Some, vec![5]));
+}
+
 /// Whatever the order of events: each record is sent in order, and is in the end acknowledged or dropped, once.
 #[test]
 fn no_record_is_forgotten() {
@@ -204,7 +248,7 @@ fn no_record_is_forgotten() {
                     under_way.clear();
                 }
                 _ => {
-                    dropped += store.take_drops().map_or(0, |drops| drops.count);
+                    dropped += store.take_drops().count();
                     drop(store);
                     store = open(&fd);
                     under_way.clear();
@@ -213,7 +257,7 @@ fn no_record_is_forgotten() {
             assert!(under_way.iter().is_sorted());
             assert_eq!(store.is_sent(), store.waiting() == under_way.len() as u64);
         }
-        dropped += store.take_drops().map_or(0, |drops| drops.count);
+        dropped += store.take_drops().count();
         assert_eq!(settled.len() as u64 + dropped + store.waiting(), pushed, "{round}");
         under_way.extend(sent(&mut store));
         assert_eq!(store.waiting(), under_way.len() as u64);

@@ -1,5 +1,6 @@
 //! One connection and what is under way on it.
 
+use super::super::store::superblock::Names;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -113,13 +114,13 @@ impl Connection {
     ///
     /// # Errors
     /// How the connection has failed.
-    pub fn write(&mut self, store: &mut Store, host: &str, form: Form) -> Result<(), TryError> {
+    pub fn write(&mut self, store: &mut Store, names: &Names, form: Form) -> Result<(), TryError> {
         if self.finished || self.pause.is_some_and(|pause| !pause.passed()) {
             return Ok(());
         }
         self.pause = None;
         let enough = self.link.sent() + if self.link.is_udp() { BURST } else { TURN };
-        while !self.flight.rest().is_empty() || fill(&mut self.flight, store, host, form) {
+        while !self.flight.rest().is_empty() || fill(&mut self.flight, store, names, form) {
             if self.link.sent() >= enough {
                 self.pause = self.link.is_udp().then(|| Deadline::after(BURST_PAUSE));
                 break;
@@ -186,11 +187,11 @@ impl Connection {
 }
 
 /// Makes the next bytes of records; whether there are any.
-fn fill(flight: &mut Flight, store: &mut Store, host: &str, form: Form) -> bool {
+fn fill(flight: &mut Flight, store: &mut Store, names: &Names, form: Form) -> bool {
     while flight.has_room()
         && let Some(record) = store.send()
     {
-        frame::push(flight.bytes(), &record, host, form.format, form.framing);
+        frame::push(flight.bytes(), &record, names.of(record.number), form.format, form.framing);
         flight.added();
         if form.framing.is_none() {
             break;

@@ -18,6 +18,7 @@ use self::link::{Link, Wire};
 use self::tls::{Tls, TlsError};
 use self::tries::{Found, Tries, TryError};
 use super::store::Store;
+use super::store::superblock::Names;
 use crate::agent::protocol::Credentials;
 use crate::clock::Deadline;
 use crate::context::syslog::{Protocol, Syslog};
@@ -87,7 +88,7 @@ impl Transport {
 
     /// Does what is due: the next try, the end of a connection, records as far as the kernel takes them. Returns how many
     /// are done with.
-    pub fn step(&mut self, store: &mut Store, host: &str) -> u64 {
+    pub fn step(&mut self, store: &mut Store, names: &Names) -> u64 {
         if self.connection.is_none()
             && let Some(found) = self.tries.as_mut().and_then(Tries::step)
         {
@@ -96,7 +97,7 @@ impl Transport {
         // A server that was restarted has said so, but the first write after that would still succeed and its records be
         // lost (rsyslog #3929). So its word is looked for before each write.
         let done = self.listen(store);
-        done + self.forward(store, host)
+        done + self.forward(store, names)
     }
 
     fn connect(&mut self, found: Found) {
@@ -154,7 +155,7 @@ impl Transport {
     }
 
     /// Hands records over. Returns how many are done with.
-    fn forward(&mut self, store: &mut Store, host: &str) -> u64 {
+    fn forward(&mut self, store: &mut Store, names: &Names) -> u64 {
         let (Some(connection), Some(tries)) = (&mut self.connection, &mut self.tries) else { return 0 };
         if connection.comes_up() {
             tries.reached(connection.address());
@@ -162,7 +163,7 @@ impl Transport {
         if connection.lasted().is_none() {
             return 0;
         }
-        if let Err(error) = connection.write(store, host, self.form) {
+        if let Err(error) = connection.write(store, names, self.form) {
             self.lose(store, &error);
             return 0;
         }

@@ -1,4 +1,4 @@
-//! `ctxtool log`: what a site's log server has received, looked at.
+//! `ctxtool log`: what a site's log server has received, and what waits for one.
 
 mod check;
 mod input;
@@ -6,6 +6,7 @@ mod machine;
 mod numbers;
 pub mod record;
 mod show;
+pub mod spool;
 mod trail;
 
 use std::io;
@@ -22,6 +23,8 @@ use super::Outcome;
 pub enum Log {
     /// Prove that nothing is missing in what a log server received, and name the owner of any job
     Check(Check),
+    /// Make a spool, on which records wait that no server took; or show what waits in one
+    Spool(spool::Options),
 }
 
 /// Does it.
@@ -31,12 +34,16 @@ pub enum Log {
 pub fn run(what: &Log) -> Result<Outcome, LogError> {
     match what {
         Log::Check(options) => check(options),
+        Log::Spool(options) => Ok(Outcome::from(spool::run(options)?)),
     }
 }
 
 /// Why nothing can be said of a log.
 #[derive(Debug, Error)]
 pub enum LogError {
+    /// One that cannot be made or read.
+    #[error(transparent)]
+    Spool(#[from] spool::ToolError),
     /// A file that cannot be read.
     #[error("{}: {error}", .path.display())]
     Io {

@@ -1,0 +1,222 @@
+//! `ctxtool log spool`: makes a spool, shows what waits in one, and prints its records for whoever has to rescue them.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use nix::libc;
+use thiserror::Error;
+
+use crate::status::words;
+use crate::sys::shared::{Shared, memory};
+use crate::syslog::spool::{self, Spool, SpoolError, SpoolFault, Waiting};
+use crate::syslog::store::{self, Store};
+use crate::text;
+
+/// Of a new file.
+const USUAL_MB: u64 = 64;
+/// Whatever begins in these is somebody's: partition tables, LVM, and most file systems.
+const EDGE: usize = 1024 * 1024;
+
+/// Make a spool, on which records wait that no server took; or show what waits in one
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// A disk, a partition or a file; a file that is not there is made
+    file: PathBuf,
+    /// MiB of the spool: of a file 64 unless this says otherwise, of a disk all of it
+    #[arg(long, value_name = "N", conflicts_with = "show", value_parser = clap::value_parser!(u64).range(2..=1024 * 1024))]
+    mb: Option<u64>,
+    /// Overwrite whatever is there
+    #[arg(long, conflicts_with = "show")]
+    force: bool,
+    /// Show what waits in it, and change nothing
+    #[arg(long)]
+    show: bool,
+    /// With --show: print the records that wait, as a server would have got them
+    #[arg(long, requires = "show")]
+    print: bool,
+}
+
+/// Why it was not done.
+#[derive(Debug, Error)]
+pub enum ToolError {
+    /// It cannot be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// A call that failed.
+    #[error("{}: {error}", .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Something else is there.
+    #[error("{}: not empty, and no spool; --force overwrites it", .path.display())]
+    NotEmpty {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A spool that is in use, so to say.
+    #[error("{}: a spool with {count} that no server took; --show --print shows them, --force overwrites them", .path.display())]
+    Waits {
+        /// Where.
+        path: PathBuf,
+        /// How many, in words.
+        count: String,
+    },
+    /// It wants more than there is.
+    #[error("{}: has {there} MiB, and --mb asks for {wanted}", .path.display())]
+    Large {
+        /// Where.
+        path: PathBuf,
+        /// MiB.
+        there: u64,
+        /// MiB.
+        wanted: u64,
+    },
+}
+
+/// Makes or shows it; returns what there is to say.
+///
+/// # Errors
+/// Names the file.
+pub fn run(options: &Options) -> Result<String, ToolError> {
+    if options.show { show(options) } else { make(options) }
+}
+
+fn make(options: &Options) -> Result<String, ToolError> {
+    let path = &options.file;
+    let io = |error| ToolError::Io { path: path.clone(), error };
+    let mut open = OpenOptions::new();
+    open.read(true).write(true);
+    let is_device = path.metadata().is_ok_and(|of| of.file_type().is_block_device());
+    if is_device {
+        // What is mounted is in use, and refused.
+        open.custom_flags(libc::O_EXCL);
+    } else {
+        open.create(true).truncate(false);
+    }
+    let disk = open.open(path).map_err(io)?;
+    let there = spool::size(&disk).map_err(io)?;
+    if !options.force {
+        refuse(options, &disk, there)?;
+    }
+    let wanted = options.mb.map(|mb| mb << 20);
+    let bytes = match (is_device, wanted) {
+        (true, Some(wanted)) if wanted > there => {
+            return Err(ToolError::Large { path: path.clone(), there: there >> 20, wanted: wanted >> 20 });
+        }
+        (true, wanted) => wanted.unwrap_or(there),
+        (false, wanted) => {
+            let bytes = wanted.unwrap_or(if there > 0 { there } else { USUAL_MB << 20 });
+            disk.set_len(bytes).map_err(io)?;
+            bytes
+        }
+    };
+    spool::make(&disk, bytes).map_err(|fault| SpoolError { path: path.clone(), fault })?;
+    let used = if bytes > store::LARGEST as u64 {
+        format!(", of which {} are used", words::bytes(store::LARGEST as u64))
+    } else {
+        String::new()
+    };
+    Ok(format!("{}: a spool of {}{used}\n", path.display(), words::bytes(bytes)))
+}
+
+/// What holds something is not overwritten: neither somebody's data nor records that wait.
+fn refuse(options: &Options, disk: &File, there: u64) -> Result<(), ToolError> {
+    let path = || options.file.clone();
+    match Spool::open(&options.file, false) {
+        Ok(spool) => {
+            let (waiting, _) = load(options, &spool)?;
+            if waiting.count == 0 {
+                return Ok(());
+            }
+            Err(ToolError::Waits { path: path(), count: text::count(waiting.count, "record") })
+        }
+        Err(SpoolError { fault: SpoolFault::Foreign, .. }) => {
+            let mut edge = vec![0; EDGE];
+            let last = there.saturating_sub(EDGE as u64);
+            for at in [0, last] {
+                let length = usize::try_from(there - at).unwrap_or(EDGE).min(EDGE);
+                let edge = edge.get_mut(..length).unwrap_or_default();
+                disk.read_exact_at(edge, at).map_err(|error| ToolError::Io { path: path(), error })?;
+                if edge.iter().any(|&byte| byte != 0) {
+                    return Err(ToolError::NotEmpty { path: path() });
+                }
+            }
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What waits, in memory of ours: the spool itself is only read.
+fn load(options: &Options, spool: &Spool) -> Result<(Waiting, Store), ToolError> {
+    let loaded = memory(c"spool", spool.length()).and_then(|memory| {
+        let waiting = spool.load(&memory)?;
+        Ok((waiting, Store::open(Shared::map(&memory, spool.length())?)))
+    });
+    loaded.map_err(|error| ToolError::Io { path: options.file.clone(), error })
+}
+
+fn show(options: &Options) -> Result<String, ToolError> {
+    let spool = Spool::open(&options.file, false)?;
+    let (waiting, mut store) = load(options, &spool)?;
+    let names = spool.names(&waiting);
+    let mut lines = String::new();
+    let mut lives: BTreeMap<(String, String, String), (u64, String, String)> = BTreeMap::new();
+    let mut order = Vec::new();
+    while let Some(record) = store.send() {
+        let (head, tail) = record.bytes.split_at_checked(record.host_at.into()).unwrap_or_default();
+        let host = names.of(record.number);
+        let line = [head, host.as_bytes(), tail].concat();
+        let line = text::printable(&String::from_utf8_lossy(&line));
+        if options.print {
+            lines += &line;
+            lines.push('\n');
+        }
+        let [vm, boot, sequence] = ["vm", "boot", "sequenceId"].map(|name| value(&line, name));
+        let key = (vm, boot, host.to_owned());
+        let life = lives.entry(key.clone()).or_insert_with(|| {
+            order.push(key);
+            (0, sequence.clone(), String::new())
+        });
+        life.0 += 1;
+        life.2 = sequence;
+    }
+    if options.print {
+        return Ok(lines);
+    }
+    let size = words::bytes(spool.length().get() as u64);
+    lines = format!(
+        "{}: a spool of {size} for records; {}\n",
+        options.file.display(),
+        match waiting.count {
+            0 => "nothing waits".to_owned(),
+            1 => "1 record waits".to_owned(),
+            count => format!("{count} records wait"),
+        },
+    );
+    for key in order {
+        if let Some((count, first, last)) = lives.get(&key) {
+            let (vm, boot, host) = key;
+            let count = text::count(*count, "record");
+            lines += &format!("  machine {vm}, boot {boot}, host {host}: {count}, sequenceId {first} to {last}\n");
+        }
+    }
+    if waiting.unreadable > 0 {
+        lines += &format!("  {} cannot be read\n", text::count(waiting.unreadable, "segment"));
+    }
+    Ok(lines)
+}
+
+/// One of our own values, none of which has a quote in it. They stand before any that is somebody's, but for the
+/// number, which comes behind all of them.
+fn value(line: &str, name: &str) -> String {
+    let key = format!("{}{name}=\"", if name == "sequenceId" { "[meta " } else { " " });
+    let value = line.split_once(&key).and_then(|(_, rest)| rest.split_once('"'));
+    value.map_or_else(|| "?".to_owned(), |(value, _)| value.to_owned())
+}
