@@ -61,7 +61,7 @@ fn tell_of_log(agent: &Agent) {
     }
     match spooled {
         Some(count) if count > 0 => log::warn!("{count} undelivered records wait on the spool"),
-        Some(_) if undelivered > 0 => log::warn!("none of them waits on the spool"),
+        Some(_) if undelivered > 0 => log::warn!("no undelivered record waits on the spool"),
         _ => {}
     }
 }

@@ -32,7 +32,7 @@ pub struct Ready {
 
 impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, mb) = (self.spool.path().display(), self.spool.length().get() >> 20);
+        let (path, mb) = (self.spool.path().display(), self.spool.length().get().div_ceil(1 << 20));
         let Waiting { count, unreadable, .. } = self.waiting;
         write!(f, "spool {path} of {mb} MiB, {count} records of earlier boots wait on it")?;
         if unreadable > 0 { write!(f, ", {unreadable} segments cannot be read") } else { Ok(()) }

@@ -13,7 +13,7 @@ pub mod record;
 mod rules;
 pub mod spool;
 pub mod store;
-pub mod sync;
+mod sync;
 pub mod transport;
 
 use std::fmt::Display;

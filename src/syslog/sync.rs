@@ -26,8 +26,9 @@ const EACH: Duration = Duration::from_secs(1);
 const AFTER_ERROR: Duration = Duration::from_secs(10);
 /// A disk that takes longer hangs: a network's disk comes back after such a time, or after minutes.
 const HANGS: Duration = Duration::from_secs(10);
-/// For the last write of all.
-pub const LAST: Duration = Duration::from_secs(3);
+/// For the last write of all, which is a second's changes. What takes longer is written yet, as the machine's own sync(2)
+/// follows, but nobody can say so.
+const LAST: Duration = Duration::from_millis(1500);
 
 /// What the child is to write.
 #[derive(Debug, Serialize, Deserialize)]

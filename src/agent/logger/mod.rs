@@ -25,7 +25,7 @@ use crate::logging;
 use crate::sys::process::{Child, Exit};
 use crate::syslog::lasting::Lasting;
 use crate::syslog::ledger::Count;
-use crate::syslog::{self, Origin, sync};
+use crate::syslog::{self, Origin};
 
 /// Deaths that may come within [`WINDOW`]: more are no accident, and the next logger would die like the last one.
 const DEATHS: usize = 3;
@@ -34,8 +34,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 const JOBS: usize = 16;
 /// For the last log records; a server that takes longer has stalled.
 pub const DRAIN: Duration = Duration::from_secs(10);
-/// The logger's answer comes after its own deadline, and after the last write to a spool.
-pub const ANSWER: Duration = Duration::from_secs(2).saturating_add(sync::LAST);
+/// The logger's answer comes after its own deadline, and after the last write to a spool (`sync::LAST`).
+pub const ANSWER: Duration = Duration::from_secs(2);
 
 /// The logger of the moment, and everything that outlives it.
 #[derive(Debug)]
