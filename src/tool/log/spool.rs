@@ -220,3 +220,88 @@ fn value(line: &str, name: &str) -> String {
     let value = line.split_once(&key).and_then(|(_, rest)| rest.split_once('"'));
     value.map_or_else(|| "?".to_owned(), |(value, _)| value.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::syslog::store::Entry;
+
+    fn options(file: &std::path::Path) -> Options {
+        Options { file: file.to_owned(), mb: None, force: false, show: false, print: false }
+    }
+
+    /// Two records of one machine and one of another, as their loggers would have written them.
+    fn fill(path: &std::path::Path) {
+        let spool = Spool::open(path, true).unwrap();
+        let memory = memory(c"test", spool.length()).unwrap();
+        spool.load(&memory).unwrap();
+        let mut store = Store::open(Shared::map(&memory, spool.length()).unwrap());
+        for (number, vm, sequence, text) in [(7, "v1", 7, "a \" vm=\"x\" \u{1b}"), (8, "v1", 8, "b"), (9, "v2", 1, "c")]
+        {
+            let line = format!(
+                "<14>1 2026-01-01T00:00:00Z  app - - [ctxinit@32473 vm=\"{vm}\" boot=\"b{vm}\"][meta sequenceId=\"{sequence}\"] {text}"
+            );
+            store.push(number, &Entry { severity: 6, audit: false, host_at: 27, bytes: line.as_bytes() });
+        }
+        drop(store);
+        let mut bytes = vec![0; spool.length().get()];
+        File::from(memory).read_exact_at(&mut bytes, 0).unwrap();
+        spool.disk().write_all_at(&bytes, spool::place(0)).unwrap();
+    }
+
+    #[test]
+    fn a_spool_is_made_once_and_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("spool");
+        let own = || options(&path);
+        let told = |options: &Options| match run(options) {
+            Ok(text) => text.replace(&path.display().to_string(), "X"),
+            Err(error) => error.to_string().replace(&path.display().to_string(), "X"),
+        };
+        assert_eq!(told(&Options { show: true, ..own() }), "X: No such file or directory (os error 2)");
+        assert_eq!(told(&Options { mb: Some(8), ..own() }), "X: a spool of 8.0 MiB\n");
+        assert_eq!(told(&Options { show: true, ..own() }), "X: a spool of 7.9 MiB for records; nothing waits\n");
+        // An empty one may be made anew.
+        assert_eq!(told(&own()), "X: a spool of 8.0 MiB\n");
+        fill(&path);
+        let before = std::fs::read(&path).unwrap();
+        let waits = "X: a spool with 3 records that no server took; --show --print shows them, --force overwrites them";
+        assert_eq!(told(&own()), waits);
+        assert_eq!(
+            told(&Options { show: true, ..own() }),
+            "X: a spool of 7.9 MiB for records; 3 records wait\n  \
+             machine v1, boot bv1, host -: 2 records, sequenceId 7 to 8\n  \
+             machine v2, boot bv2, host -: 1 record, sequenceId 1 to 1\n"
+        );
+        let printed = told(&Options { show: true, print: true, ..own() });
+        let lines: Vec<&str> = printed.lines().collect();
+        assert!(
+            lines.len() == 3
+                && lines[2]
+                    == "<14>1 2026-01-01T00:00:00Z - app - - [ctxinit@32473 vm=\"v2\" boot=\"bv2\"][meta sequenceId=\"1\"] c",
+            "{printed}"
+        );
+        assert!(!printed.contains('\u{1b}'));
+        assert!(std::fs::read(&path).unwrap() == before, "it was only to be looked at");
+        assert_eq!(told(&Options { force: true, ..own() }), "X: a spool of 8.0 MiB\n");
+        assert_eq!(told(&Options { show: true, ..own() }), "X: a spool of 7.9 MiB for records; nothing waits\n");
+    }
+
+    #[test]
+    fn what_is_somebodys_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let complaint = || run(&options(&path)).unwrap_err().to_string().replace(&path.display().to_string(), "X");
+        for (at, bytes) in [(1080, b"\x53\xef"), (4 << 20, b"EF")] {
+            let mut whole = vec![0; (4 << 20) + 2];
+            whole[at..at + 2].copy_from_slice(bytes);
+            std::fs::write(&path, &whole).unwrap();
+            assert_eq!(complaint(), "X: not empty, and no spool; --force overwrites it");
+            assert!(std::fs::read(&path).unwrap() == whole);
+        }
+        run(&Options { force: true, mb: Some(4), ..options(&path) }).unwrap();
+        let disk = OpenOptions::new().write(true).open(&path).unwrap();
+        disk.write_all_at(b"x", 18).unwrap();
+        assert_eq!(complaint(), "X: a spool whose first block is damaged");
+    }
+}
