@@ -50,6 +50,7 @@ const TESTS: &[(&str, fn())] = &[
     ("a full spool drops the least severe and says so", full),
     ("whatever a power cut or a bad disk leaves, no wrong record is sent", damage),
     ("a disk that fails is said once, and the log goes on", fails),
+    ("a disk that hangs is said once, and delays nobody", hangs),
     ("what is no spool is refused in one line", refused),
 ];
 
@@ -430,6 +431,44 @@ fn fails() {
     );
     assert_eq!((own.len(), own.iter().filter(|text| **text == word).count()), (2, 1), "{own:?}");
     assert_eq!((told, waiting(&disk)), ((102, 0), 0));
+}
+
+/// The child that writes to the disk is stopped, as the kernel does while it waits for a device; then it dies.
+fn hangs() {
+    let (_dir, disk) = disk(4 * MB);
+    let mut life = Life::new(&disk, "aaaaaaaa");
+    let logger = life.logger("vm1");
+    life.send(lines(0..10));
+    wait(|| waiting(&disk) == 10);
+    let pid = logger.child.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let writer = nix::unistd::Pid::from_raw(children.trim().parse().unwrap());
+    let signal = |signal| nix::sys::signal::kill(writer, signal).unwrap();
+    signal(Signal::SIGSTOP);
+    life.send(lines(10..100));
+    let start = Instant::now();
+    life.wait_stored(100);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // The word about it.
+    life.wait_stored(101);
+    assert!(start.elapsed() > Duration::from_secs(9), "{:?}", start.elapsed());
+    assert_eq!(waiting(&disk), 10);
+    signal(Signal::SIGCONT);
+    wait(|| waiting(&disk) == 102);
+    signal(Signal::SIGKILL);
+    life.wait_stored(103);
+    life.send(lines(100..110));
+    let (seen, told) = logger.deliver(113);
+    let own: Vec<String> = seen.iter().filter(|record| record.app == "ctxinit").map(|r| r.text.clone()).collect();
+    let said = |text: &str| text.replace("SPOOL", &format!("the spool {}", disk.display()));
+    let expected = [
+        "SPOOL gives no answer for 10 s: records wait in memory alone",
+        "SPOOL is written again",
+        "nobody writes SPOOL any more: unexpected end of file: records wait in memory alone",
+    ];
+    assert_eq!((own, told), (expected.map(said).to_vec(), (113, 0)));
+    // It was not told that they were delivered: they come twice, and not never.
+    assert_eq!(waiting(&disk), 102);
 }
 
 fn refused() {

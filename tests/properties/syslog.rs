@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use ctxinit::syslog::parse::{Message, datagram, kmsg, unescape_kmsg};
 use ctxinit::syslog::record::{self, LIMIT, Record, Sender, Writer};
+use ctxinit::syslog::store::superblock::{self, BLOCK, HEAD, State};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
@@ -167,5 +168,28 @@ fn a_jobs_name_and_owner_stay_within_their_quotes() {
         }
         prop_assert_eq!(rest, format!("]{END}x"));
         Ok(())
+    });
+}
+
+#[test]
+fn whatever_a_disk_begins_with_is_read() {
+    let damage = prop::collection::vec((0..3 * BLOCK, any::<u8>()), 0..40);
+    proptest!(|(bytes: u64, uses in 1_u64..9, name in "[a-z.]{0,255}", damage in damage)| {
+        let mut head = vec![0; HEAD];
+        head[..BLOCK].copy_from_slice(&superblock::first_block(bytes));
+        let mut state = State { uses, ..State::default() };
+        state.names.set(name);
+        let mut newer = state.clone();
+        newer.uses += 1;
+        for state in [&state, &newer] {
+            head[state.place()..][..BLOCK].copy_from_slice(&state.to_bytes());
+        }
+        prop_assert_eq!(State::find(&head), newer.clone());
+        for (at, byte) in damage {
+            head[at] = byte;
+        }
+        // Nothing is believed that was never written.
+        prop_assert!(superblock::bytes(&head).is_none_or(|found| found == bytes));
+        prop_assert!([State::default(), state, newer].contains(&State::find(&head)));
     });
 }
