@@ -51,6 +51,7 @@ mod script_output;
 mod script_stopped;
 mod server_late;
 mod sign_states;
+mod spool;
 mod three_buses;
 mod truncated_cd;
 mod two_cds;
@@ -78,6 +79,8 @@ pub const ALL: &[Case] = &[
     bans::REFRESH,
     server_late::CASE,
     log::FLOOD,
+    spool::POWER_CUT,
+    spool::FULL,
     log::REQUIRED_LATE,
     log::TLS,
     log::KILLED,
@@ -181,6 +184,8 @@ pub const ALL: &[Case] = &[
     user_disk::POWER_BUTTON,
     user_disk::LEFT,
     user_disk::TOOL_BUTTON,
+    spool::DAMAGED,
+    spool::TWO,
     truncated_cd::CASE,
     bad_context::UNKNOWN_KEY,
     bad_context::BAD_VALUE,
