@@ -22,7 +22,7 @@ use crate::network::names;
 use crate::syslog::Origin;
 use crate::syslog::collect::Sources;
 use crate::syslog::lasting::Lasting;
-use crate::syslog::transport::tls;
+use crate::syslog::tls;
 use crate::{cgroup, config, mounts};
 
 /// A device that is still coming is looked for again after an event, or after this time without one: a

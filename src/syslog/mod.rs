@@ -14,7 +14,7 @@ mod rules;
 pub mod spool;
 pub mod store;
 mod sync;
-pub mod transport;
+mod transport;
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -34,6 +34,7 @@ use self::store::superblock::{Names, State};
 use self::store::{Dropped, Drops, Store};
 use self::sync::Sync;
 use self::transport::Transport;
+pub use self::transport::tls;
 use crate::agent::channel::Channel;
 use crate::agent::protocol::{self, FromLogger, ToLogger};
 use crate::clock::Deadline;

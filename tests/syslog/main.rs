@@ -7,6 +7,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a test waits for its own children")]
 
+mod adversary;
 #[cfg(feature = "tool")]
 mod check;
 mod collect;
@@ -15,4 +16,6 @@ mod interop;
 mod machine;
 mod network;
 mod reader;
+mod sessions;
 mod sources;
+mod tls;

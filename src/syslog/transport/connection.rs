@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use super::error::TryError;
 use super::flight::Flight;
 use super::frame;
 use super::link::Link;
-use super::tries::TryError;
 use crate::clock::Deadline;
 use crate::context::syslog::{Format, Framing};
 use crate::syslog::store::Store;
@@ -27,6 +27,9 @@ const TURN: u64 = 1024 * 1024;
 /// datagrams down, and what a buffer has no room for is lost without a word.
 const BURST: u64 = 16 * 1024;
 const BURST_PAUSE: Duration = Duration::from_millis(2);
+
+/// Bytes that are always sent, however little a server takes before it resets the connection: two of the longest records.
+const LEAST_ROOM: u64 = 16 * 1024;
 
 /// How a record is written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,14 +54,34 @@ pub struct Connection {
     /// There is no other server, so this one is given all the time that it wants.
     alone: bool,
     stalled: bool,
+    /// Bytes that may be under way and not done with.
+    room: u64,
+    /// Whether any record was done with.
+    useful: bool,
 }
 
 impl Connection {
-    /// Without records.
-    pub fn new(link: Link, alone: bool) -> Self {
-        let flight = Flight::new(link.is_opaque());
-        let made = Instant::now();
-        Self { link, flight, made, up: None, finished: false, pause: None, alone, stalled: false }
+    /// Without records; so many bytes of them may be under way at a time.
+    pub fn new(link: Link, alone: bool, room: u64) -> Self {
+        Self {
+            flight: Flight::new(link.is_opaque()),
+            link,
+            made: Instant::now(),
+            up: None,
+            finished: false,
+            pause: None,
+            alone,
+            stalled: false,
+            room,
+            useful: false,
+        }
+    }
+
+    /// Bytes for the next one. A server that resets each connection before its tail has aged would be sent the same
+    /// records for ever; so it is given less at a time until some of them last.
+    pub fn next_room(&self) -> u64 {
+        let under_way = self.link.sent() - self.flight.settled().min(self.link.sent());
+        if self.useful || under_way == 0 { self.room } else { (under_way / 2).clamp(LEAST_ROOM, self.room) }
     }
 
     /// Its other end.
@@ -120,7 +143,8 @@ impl Connection {
         }
         self.pause = None;
         let enough = self.link.sent() + if self.link.is_udp() { BURST } else { TURN };
-        while !self.flight.rest().is_empty() || fill(&mut self.flight, store, names, form) {
+        let full = self.flight.settled().saturating_add(self.room);
+        while !self.flight.rest().is_empty() || self.link.sent() < full && fill(&mut self.flight, store, names, form) {
             if self.link.sent() >= enough {
                 self.pause = self.link.is_udp().then(|| Deadline::after(BURST_PAUSE));
                 break;
@@ -151,6 +175,10 @@ impl Connection {
         }
         self.stalled = stalled;
         let done = self.flight.acknowledge(self.link.acknowledged(), Instant::now());
+        if done > 0 {
+            self.useful = true;
+            self.room = self.room.saturating_mul(2);
+        }
         store.acknowledge(done);
         done as u64
     }
@@ -159,6 +187,7 @@ impl Connection {
     /// was read. Returns how many records are done with.
     pub fn settle_all(&mut self, store: &mut Store) -> u64 {
         let done = self.flight.settle(self.link.acknowledged());
+        self.useful |= done > 0;
         store.acknowledge(done);
         done as u64
     }

@@ -9,8 +9,9 @@ use crate::clock::Deadline;
 const BATCH: usize = 64 * 1024;
 /// A peer's kernel acknowledges what its process has not read. If that process dies, the connection is reset and those
 /// bytes are gone. So what was acknowledged a moment ago is sent again after a reset: this many bytes, of this many
-/// seconds. More than a server usually leaves unread.
-const TAIL: u64 = 1024 * 1024;
+/// seconds. Linux keeps at most 6 MiB for a reader, its own share of that included (tcp_rmem); and the store has twice as
+/// much, so that its other half is there for what comes meanwhile.
+const TAIL: u64 = 4 * 1024 * 1024;
 const TAIL_TIME: Duration = Duration::from_secs(5);
 /// How exactly those seconds are counted.
 const TICK: Duration = Duration::from_millis(250);
@@ -31,6 +32,7 @@ pub struct Flight {
     history: VecDeque<(Instant, u64)>,
     /// How much it has acknowledged.
     acknowledged: u64,
+    settled: u64,
     /// The stream holds other bytes than these (TLS): where a record ends is known when all of them are written.
     opaque: bool,
 }
@@ -64,7 +66,16 @@ impl Flight {
 
     /// When to ask for acknowledgements without an event: there is none for them.
     pub fn timer(&self) -> Option<Deadline> {
-        (!self.is_empty()).then(|| Deadline::after(TAIL_TIME))
+        let due = match self.history.front() {
+            Some((when, _)) if self.in_tail() == self.marks.len() => Deadline::at(*when + TAIL_TIME),
+            _ => Deadline::after(2 * TICK),
+        };
+        (!self.is_empty()).then_some(due)
+    }
+
+    /// The stream's length as far as its records are done with.
+    pub fn settled(&self) -> u64 {
+        self.settled
     }
 
     /// The server's process does not read: what its kernel has acknowledged grows no older.
@@ -117,6 +128,7 @@ impl Flight {
     }
 
     fn take(&mut self, settled: u64) -> usize {
+        self.settled = self.settled.max(settled);
         let done = self.marks.partition_point(|mark| *mark <= settled);
         self.marks.drain(..done);
         done

@@ -210,3 +210,6 @@ fn until_blocked(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<bool
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,11 @@
 
 mod backoff;
 mod connection;
+mod error;
 mod flight;
 mod frame;
 mod link;
+mod socket;
 pub mod tls;
 mod tries;
 
@@ -14,9 +16,10 @@ use std::os::fd::BorrowedFd;
 use nix::poll::PollFlags;
 
 use self::connection::{Connection, Form};
+use self::error::TryError;
 use self::link::{Link, Wire};
 use self::tls::{Tls, TlsError};
-use self::tries::{Found, Tries, TryError};
+use self::tries::{Found, Tries};
 use super::store::Store;
 use super::store::superblock::Names;
 use crate::agent::protocol::Credentials;
@@ -24,13 +27,15 @@ use crate::clock::Deadline;
 use crate::context::syslog::{Protocol, Syslog};
 
 /// Where records go, and how.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Transport {
     form: Form,
     tls: Option<Tls>,
     tries: Option<Tries>,
     /// Once it is there; `tries` rests meanwhile.
     connection: Option<Connection>,
+    /// See [`Connection::next_room`].
+    room: u64,
     /// The last word was said and heard.
     over: bool,
 }
@@ -38,7 +43,7 @@ pub struct Transport {
 impl Transport {
     /// Without a server.
     pub fn new() -> Self {
-        Self::default()
+        Self { form: Form::default(), tls: None, tries: None, connection: None, room: u64::MAX, over: false }
     }
 
     /// Where records go from now on, those that are under way to somebody else first.
@@ -112,7 +117,8 @@ impl Transport {
         };
         match made {
             Ok((address, wire)) => {
-                self.connection = Some(Connection::new(Link::new(address, wire), tries.has_one_server()));
+                let link = Link::new(address, wire);
+                self.connection = Some(Connection::new(link, tries.has_one_server(), self.room));
             }
             Err(error) => tries.failed(&error),
         }
@@ -148,26 +154,25 @@ impl Transport {
     /// What is not done with is due again, on the next connection.
     fn lose(&mut self, store: &mut Store, error: &TryError) {
         store.rewind();
-        let lasted = self.connection.take().and_then(|connection| connection.lasted());
-        if let Some(tries) = &mut self.tries {
-            tries.lost(error, lasted);
-        }
+        let (Some(connection), Some(tries)) = (self.connection.take(), &mut self.tries) else { return };
+        self.room = connection.next_room();
+        tries.lost(error, connection.lasted());
     }
 
     /// Hands records over. Returns how many are done with.
     fn forward(&mut self, store: &mut Store, names: &Names) -> u64 {
-        let (Some(connection), Some(tries)) = (&mut self.connection, &mut self.tries) else { return 0 };
-        if connection.comes_up() {
+        if let (Some(connection), Some(tries)) = (&mut self.connection, &self.tries)
+            && connection.comes_up()
+        {
             tries.reached(connection.address());
         }
-        if connection.lasted().is_none() {
-            return 0;
-        }
+        let is_up = self.is_up();
+        let Some(connection) = self.connection.as_mut().filter(|_| is_up) else { return 0 };
+        let done = connection.settle(store);
         if let Err(error) = connection.write(store, names, self.form) {
             self.lose(store, &error);
-            return 0;
         }
-        connection.settle(store)
+        done
     }
 
     /// Tries at once instead of pausing on, and soon again: the time left is short.

@@ -5,21 +5,18 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
-use thiserror::Error;
 
-use super::backoff;
-use super::connection::PATIENCE;
+use super::error::TryError;
+use super::{backoff, socket};
 use crate::clock::Deadline;
 use crate::context::site::Host;
 use crate::network::names;
-use crate::network::resolver::{Lookup, ResolveError};
+use crate::network::resolver::Lookup;
 
 /// For a name: two rounds over three silent servers.
 const RESOLVE: Duration = Duration::from_secs(10);
@@ -33,51 +30,8 @@ const HURRY: Duration = Duration::from_secs(3);
 const GOOD: Duration = Duration::from_secs(10);
 /// One that took records for so long was no refusal: the pause grows no longer. A proxy without its server is quicker.
 const FAIR: Duration = Duration::from_secs(1);
-/// A packet a minute notices a dead server, or firewall state, before there is something to say.
-const KEEPALIVE_SECS: u32 = 60;
-/// What the kernel may hold unsent; 64 KiB (which it doubles) still fill a site's network.
-const SEND_BUFFER: usize = 64 * 1024;
 /// Failures of one outage that are worth a line; by then the pause has grown to its longest.
 const SAID: u32 = 8;
-
-/// Why a server cannot be reached now.
-#[derive(Debug, Error)]
-pub enum TryError {
-    /// Its name.
-    #[error("{0}")]
-    Name(#[from] ResolveError),
-    /// A step on the way to it, or later.
-    #[error("{address}: {step}: {source}")]
-    Step {
-        /// Of the server.
-        address: SocketAddr,
-        /// What was being done.
-        step: &'static str,
-        /// Why it did not work.
-        source: io::Error,
-    },
-    /// No answer.
-    #[error("{address}: no answer in {} s", limit.as_secs())]
-    Silent {
-        /// Of the server.
-        address: SocketAddr,
-        /// For how long.
-        limit: Duration,
-    },
-    /// In order.
-    #[error("{address}: closed by the server")]
-    Closed {
-        /// Of the server.
-        address: SocketAddr,
-    },
-}
-
-impl TryError {
-    /// For `map_err`.
-    pub fn at(address: SocketAddr, step: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Step { address, step, source }
-    }
-}
 
 /// What a try has led to.
 #[derive(Debug)]
@@ -242,11 +196,11 @@ impl Tries {
         };
         let address = SocketAddr::new(ip, *port);
         if self.udp {
-            let socket = udp(address).map_err(TryError::at(address, "connect"))?;
+            let socket = socket::udp(address).map_err(TryError::at(address, "connect"))?;
             self.state = State::Idle;
             return Ok(Some(Found::Datagrams(socket, address)));
         }
-        let stream = connect_start(address).map_err(io::Error::from).map_err(TryError::at(address, "connect"))?;
+        let stream = socket::tcp(address).map_err(io::Error::from).map_err(TryError::at(address, "connect"))?;
         self.state = State::Connecting { stream, address, deadline: Deadline::after(self.limit(CONNECT)) };
         Ok(None)
     }
@@ -273,16 +227,20 @@ impl Tries {
     }
 
     /// A connection is lost that took records for so long, or never did. After a good one from the first server on, soon;
-    /// else the next one has its turn.
+    /// else the next one has its turn. It has it also after a server that did not answer or had no room for long: that one
+    /// would take the next connection, too, without a process of it reading anything.
     pub fn lost(&mut self, error: &TryError, lasted: Option<Duration>) {
         let lasted = lasted.unwrap_or_default();
         if lasted >= FAIR {
             self.failures = 0;
         }
-        if lasted < GOOD {
+        let deaf = matches!(error, TryError::Step { source, .. } if source.kind() == io::ErrorKind::TimedOut);
+        if lasted >= GOOD {
+            self.said = 0;
+        }
+        if lasted < GOOD || deaf {
             return self.failed(error);
         }
-        self.said = 0;
         self.say(error);
         self.pause();
     }
@@ -339,26 +297,5 @@ impl Tries {
     }
 }
 
-fn connect_start(address: SocketAddr) -> Result<TcpStream, Errno> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
-    setsockopt(&socket, sockopt::SndBuf, &SEND_BUFFER)?;
-    setsockopt(&socket, sockopt::TcpUserTimeout, &(PATIENCE.as_millis() as u32))?;
-    setsockopt(&socket, sockopt::KeepAlive, &true)?;
-    setsockopt(&socket, sockopt::TcpKeepIdle, &KEEPALIVE_SECS)?;
-    setsockopt(&socket, sockopt::TcpKeepInterval, &(KEEPALIVE_SECS / 4))?;
-    // What is written is a batch already: waiting for more only delays it.
-    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-    match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
-        Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from(socket)),
-        Err(errno) => Err(errno),
-    }
-}
-
-fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
-    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.set_nonblocking(true)?;
-    socket.connect(address)?;
-    Ok(socket)
-}
+#[cfg(test)]
+mod tests;

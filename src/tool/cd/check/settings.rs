@@ -12,7 +12,7 @@ use crate::context::opennebula::Nebula;
 use crate::context::shell::{self, ShellError, Variable};
 use crate::context::site::{Site, Work};
 use crate::image::policy::Policy;
-use crate::syslog::transport::tls;
+use crate::syslog::tls;
 use crate::work;
 
 /// Past this the file is something else, and more lines help nobody.
