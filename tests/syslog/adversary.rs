@@ -42,12 +42,12 @@ fn a_server_that_drops_every_connection_after_900_reads_gets_all() {
     let port = listener.as_ref().unwrap().local_addr().unwrap().port();
     let mut machine = Machine::start(None);
     machine.target(port, "tcp");
-    let (writer, seen) = sender(&machine, COUNT, 300, 5000);
+    let (writer, seen) = sender(&machine, COUNT, 300, 1500);
     let mut sessions = Vec::new();
     while seen.load(Ordering::Relaxed) < COUNT {
         let mut stream = accept(listener.as_ref().unwrap());
         let start = Instant::now();
-        let mut bytes = read(&mut stream, 900, 900);
+        let mut bytes = read(&mut stream, 900, 400);
         // One that takes records for less than a second is met by longer and longer pauses.
         thread::sleep(Duration::from_millis(1010).saturating_sub(start.elapsed()));
         match sessions.len() % 3 {
@@ -256,30 +256,30 @@ fn datagrams_that_met_nobody_are_sent_again() {
 #[test]
 fn the_end_waits_for_a_slow_server() {
     private_network();
-    // The last record is given to the connection long before the kernel has taken it.
-    for protocol in ["octets", "lf"] {
+    // The last record is given to the connection before the kernel has taken it: two kernels take some 290 KB here.
+    for (protocol, count) in [("octets", 290), ("octets", 320), ("lf", 3000)] {
         let listener = listen(0);
         let port = listener.local_addr().unwrap().port();
         let mut machine = Machine::start(None);
         let syslog = format!("{{\"server\": \"127.0.0.1\", \"port\": {port}, \"framing\": \"{protocol}\"}}");
         machine.aim(&syslog, &Credentials::default(), &[]);
-        let (writer, _) = sender(&machine, 3000, 1000, 3000);
+        let (writer, _) = sender(&machine, count, 1000, count);
         writer.join().unwrap();
         let slow = thread::spawn(move || {
             let mut stream: TcpStream = accept(&listener);
-            thread::sleep(Duration::from_millis(1500));
+            thread::sleep(Duration::from_millis(700));
             let bytes = read(&mut stream, usize::MAX, 65536);
             drop(stream);
             listener.set_nonblocking(true).unwrap();
             assert!(listener.accept().is_err(), "everything came by one connection");
             bytes
         });
-        assert_eq!(machine.drain(20_000), ((3000, 0), 0));
+        assert_eq!(machine.drain(20_000), ((count as u64, 0), 0));
         let bytes = slow.join().unwrap();
         if protocol == "octets" {
-            check(&[frames(bytes.as_slice(), usize::MAX)], 3000);
+            check(&[frames(bytes.as_slice(), usize::MAX)], count);
         } else {
-            assert_eq!(bytes.split_inclusive(|byte| *byte == b'\n').count(), 3000);
+            assert_eq!(bytes.split_inclusive(|byte| *byte == b'\n').count(), count);
         }
     }
 }
