@@ -5,10 +5,14 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
+
+use super::shared::{Shared, memory};
 
 /// Datagrams of one call. More save nothing that could be measured, and each touches a page or more of memory.
 const MOST: usize = 32;
@@ -16,6 +20,11 @@ const MOST: usize = 32;
 const CONTROL: usize = 4;
 const HEADER: usize = size_of::<libc::cmsghdr>();
 const _: () = assert!(HEADER + size_of::<libc::ucred>() <= CONTROL * size_of::<u64>());
+/// Bytes of the memory before those of the datagrams: a page.
+const HEADS: usize = 4096;
+const _: () = assert!(size_of::<Heads>() <= HEADS);
+/// In the place of a datagram's length: none was received. No datagram is so long.
+const NOTHING: libc::c_uint = libc::c_uint::MAX;
 
 /// Who sent a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,69 +46,115 @@ pub struct Datagram<'a> {
     pub stamp: Option<Stamp>,
 }
 
-/// Datagrams that were received together.
+/// Datagrams that were received together, in memory that outlives the process: one that is killed with some of them in
+/// its hands leaves them to the next, with their stamps.
 #[derive(Debug)]
 pub struct Mail {
+    memory: Shared,
     room: usize,
-    bytes: Vec<u8>,
-    control: [[u64; CONTROL]; MOST],
-    whole: [usize; MOST],
     count: usize,
 }
 
+/// What lies at the beginning of the memory; the datagrams' bytes are behind it.
+#[repr(C)]
+struct Heads {
+    /// Number of the first datagram of the last call, 0 before there was one.
+    first: AtomicU64,
+    headers: [libc::mmsghdr; MOST],
+    control: [[u64; CONTROL]; MOST],
+}
+
 impl Mail {
-    /// Room for `room` bytes of each datagram; memory is taken page by page as it is needed.
-    pub fn new(room: usize) -> Self {
-        let bytes = vec![0; room * MOST];
-        Self { room, bytes, control: [[0; CONTROL]; MOST], whole: [0; MOST], count: 0 }
+    /// Memory for `room` bytes of each datagram, taken page by page as it is needed.
+    ///
+    /// # Errors
+    /// Those of memfd_create(2).
+    pub fn memory(room: usize) -> io::Result<OwnedFd> {
+        memory(c"ctxinit-log-mail", length(room))
     }
 
-    /// Takes what waits at `socket`, and forgets what it had. Returns how many there are now.
+    /// With what the last one left there, whoever has stored how much of it.
+    ///
+    /// # Errors
+    /// Those of mmap(2).
+    pub fn open(memory: impl AsFd, room: usize) -> io::Result<Self> {
+        let mut mail = Self { memory: Shared::map(memory, length(room))?, room, count: 0 };
+        let heads = mail.heads();
+        if heads.first.load(Ordering::Acquire) > 0 {
+            mail.count = heads.headers.iter().take_while(|header| header.msg_len != NOTHING).count();
+        }
+        Ok(mail)
+    }
+
+    fn heads(&self) -> &Heads {
+        // SAFETY: a mapping begins at a page and is longer than the heads, of which any bytes are a value.
+        unsafe { &*self.memory.bytes().as_ptr().cast() }
+    }
+
+    fn parts(&mut self) -> (&mut Heads, &mut [u8]) {
+        let (heads, bytes) = self.memory.bytes_mut().split_at_mut(HEADS);
+        // SAFETY: as above, and nothing else is made of these bytes while self is borrowed.
+        (unsafe { &mut *heads.as_mut_ptr().cast() }, bytes)
+    }
+
+    /// Takes what waits at `socket`, unless it still has something. Returns how many there are now. `first` is the number
+    /// that the first of them gets; all that have a lower one are done with.
     ///
     /// # Errors
     /// Those of recvmmsg(2), `EAGAIN` if nothing waits.
-    pub fn receive(&mut self, socket: impl AsFd) -> io::Result<usize> {
-        self.count = 0;
-        self.control = [[0; CONTROL]; MOST];
-        // SAFETY: C structs of integers and pointers, for which all zeroes is a value.
-        let (mut slices, mut headers): ([libc::iovec; MOST], [libc::mmsghdr; MOST]) = unsafe { std::mem::zeroed() };
-        let places = self.bytes.chunks_exact_mut(self.room).zip(&mut self.control);
-        for ((slice, header), (bytes, control)) in slices.iter_mut().zip(&mut headers).zip(places) {
+    pub fn receive(&mut self, socket: impl AsFd, first: u64) -> io::Result<usize> {
+        if self.count > 0 {
+            return Ok(self.count);
+        }
+        let room = self.room;
+        let (heads, bytes) = self.parts();
+        heads.headers.iter_mut().for_each(|header| header.msg_len = NOTHING);
+        // Only now: the old ones would be new by this number.
+        heads.first.store(first, Ordering::Release);
+        heads.control = [[0; CONTROL]; MOST];
+        let places = bytes.chunks_exact_mut(room).zip(&mut heads.control);
+        // SAFETY: C structs of a length and a pointer, for which all zeroes is a value.
+        let mut slices: [libc::iovec; MOST] = unsafe { std::mem::zeroed() };
+        for ((slice, header), (bytes, control)) in slices.iter_mut().zip(&mut heads.headers).zip(places) {
             slice.iov_base = bytes.as_mut_ptr().cast();
             slice.iov_len = bytes.len();
+            // The other members are zeroes, as they were made.
             header.msg_hdr.msg_iov = slice;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = control.as_mut_ptr().cast();
             header.msg_hdr.msg_controllen = size_of_val(control) as _;
         }
-        // With MSG_TRUNC the kernel tells the whole length of a datagram that the buffer is too short for.
+        // The kernel puts the length of each datagram there as it takes it, and with MSG_DONTWAIT it waits for nothing
+        // between the two, so SIGKILL comes before both or after. With MSG_TRUNC it is the whole length, also of one that
+        // the buffer is too short for.
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
         let (fd, most) = (socket.as_fd().as_raw_fd(), MOST as libc::c_uint);
         // SAFETY: each header points to a slice and a control buffer that live through the call, with their true lengths,
         // and no two to the same.
-        let count = unsafe { libc::recvmmsg(fd, headers.as_mut_ptr(), most, flags as _, std::ptr::null_mut()) };
-        let count = usize::try_from(Errno::result(count)?).unwrap_or(0);
-        for (whole, header) in self.whole.iter_mut().zip(&headers) {
-            *whole = header.msg_len as usize;
-        }
-        self.count = count;
-        Ok(count)
+        let count = unsafe { libc::recvmmsg(fd, heads.headers.as_mut_ptr(), most, flags as _, std::ptr::null_mut()) };
+        self.count = usize::try_from(Errno::result(count)?).unwrap_or(0);
+        Ok(self.count)
     }
 
-    /// What was received.
-    pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
-        let parts = self.bytes.chunks_exact(self.room).zip(&self.control).zip(&self.whole);
-        parts.take(self.count).map(|((bytes, control), &whole)| Datagram {
-            bytes: bytes.get(..whole).unwrap_or(bytes),
-            whole,
-            stamp: stamp(control),
+    /// What was received, with numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, Datagram<'_>)> {
+        let heads = self.heads();
+        let bytes = self.memory.bytes().get(HEADS..).unwrap_or_default();
+        let parts = bytes.chunks_exact(self.room).zip(&heads.control).zip(&heads.headers).take(self.count);
+        (heads.first.load(Ordering::Acquire)..).zip(parts).map(|(number, ((bytes, control), header))| {
+            let whole = header.msg_len as usize;
+            (number, Datagram { bytes: bytes.get(..whole).unwrap_or(bytes), whole, stamp: stamp(control) })
         })
     }
 
-    /// Forgets it.
+    /// It is done with.
     pub fn clear(&mut self) {
         self.count = 0;
     }
+}
+
+fn length(room: usize) -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(HEADS + room * MOST - 1)
 }
 
 /// `struct cmsghdr` with `struct ucred` behind it, as the kernel writes them; zeroes where it wrote nothing.
@@ -134,20 +189,50 @@ mod tests {
         Some(Stamp { uid: nix::unistd::geteuid().as_raw(), pid: std::process::id() })
     }
 
+    fn mail() -> Mail {
+        Mail::open(Mail::memory(8).unwrap(), 8).unwrap()
+    }
+
     #[test]
     fn datagrams_come_whole_and_in_order() {
         let (ours, theirs) = pair();
-        let mut mail = Mail::new(8);
-        assert_eq!(mail.receive(&ours).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let mut mail = mail();
+        assert_eq!(mail.receive(&ours, 1).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         for text in ["one", "", "longer than eight"] {
             theirs.send(text.as_bytes()).unwrap();
         }
-        assert_eq!(mail.receive(&ours).unwrap(), 3);
-        let got: Vec<_> = mail.iter().map(|datagram| (datagram.bytes, datagram.whole)).collect();
-        assert_eq!(got, [(b"one".as_slice(), 3), (b"", 0), (b"longer t", 17)]);
-        assert!(mail.iter().all(|datagram| datagram.stamp == me()));
-        assert!(mail.receive(&ours).is_err());
+        assert_eq!(mail.receive(&ours, 1).unwrap(), 3);
+        let got: Vec<_> = mail.iter().map(|(number, datagram)| (number, datagram.bytes, datagram.whole)).collect();
+        assert_eq!(got, [(1, b"one".as_slice(), 3), (2, b"", 0), (3, b"longer t", 17)]);
+        assert!(mail.iter().all(|(_, datagram)| datagram.stamp == me()));
+        mail.clear();
+        assert!(mail.receive(&ours, 4).is_err());
         assert_eq!(mail.iter().count(), 0);
+    }
+
+    #[test]
+    fn the_next_one_has_what_was_taken_and_no_more() {
+        let (ours, theirs) = pair();
+        let memory = Mail::memory(8).unwrap();
+        let open = || Mail::open(&memory, 8).unwrap();
+        assert_eq!(open().iter().count(), 0);
+        (0..3).for_each(|_| drop(theirs.send(b"first")));
+        open().receive(&ours, 1).unwrap();
+        ["second", ""].iter().for_each(|text| drop(theirs.send(text.as_bytes())));
+        let mut next = open();
+        // What it has comes before what waits.
+        assert_eq!(next.receive(&ours, 4).unwrap(), 3);
+        assert!(next.iter().all(|(_, datagram)| datagram.bytes == b"first" && datagram.stamp == me()));
+        next.clear();
+        next.receive(&ours, 4).unwrap();
+        let next = open();
+        let got: Vec<_> = next.iter().map(|(number, datagram)| (number, datagram.bytes, datagram.stamp)).collect();
+        assert_eq!(got, [(4, b"second".as_slice(), me()), (5, b"", me())]);
+        // Nothing came of a call that found nothing.
+        let mut next = open();
+        next.clear();
+        assert!(next.receive(&ours, 6).is_err());
+        assert_eq!(open().iter().count(), 0);
     }
 
     #[test]
@@ -164,9 +249,9 @@ mod tests {
         let rights = [ControlMessage::ScmRights(&gift)];
         let text = [IoSlice::new(b"x")];
         sendmsg::<()>(theirs.as_raw_fd(), &text, &rights, MsgFlags::empty(), None).unwrap();
-        let mut mail = Mail::new(8);
-        mail.receive(&ours).unwrap();
-        assert_eq!(mail.iter().map(|datagram| datagram.stamp).collect::<Vec<_>>(), [me()]);
+        let mut mail = mail();
+        mail.receive(&ours, 1).unwrap();
+        assert_eq!(mail.iter().map(|(_, datagram)| datagram.stamp).collect::<Vec<_>>(), [me()]);
         assert_eq!(copies(), 1);
     }
 }

@@ -32,6 +32,12 @@ pub enum Count {
     AgentNext,
     /// The number that it gets.
     AgentAs,
+    /// The same three of the datagrams.
+    Mail,
+    /// See [`Count::AgentNext`].
+    MailNext,
+    /// See [`Count::AgentAs`].
+    MailAs,
     /// Records of an earlier life that the spool held when this one began.
     Earlier,
     /// Records that are not done with.

@@ -10,7 +10,7 @@ mod streams;
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
@@ -61,6 +61,8 @@ pub struct Sources {
     /// `None` behind journald, which listens to streams itself.
     streams: Option<UnixListener>,
     kmsg: Option<File>,
+    /// For datagrams that were taken from the socket: a logger that is killed leaves them here.
+    mail: OwnedFd,
 }
 
 impl Sources {
@@ -82,7 +84,7 @@ impl Sources {
     pub fn open(dev_log: &Path, kmsg: Option<&Path>) -> Result<Self, OpenError> {
         let datagrams = bind(dev_log, Mode::Everybody)?;
         let streams = listen(&stream_beside(dev_log))?;
-        Ok(Self { datagrams, streams: Some(streams), kmsg: open(kmsg)? })
+        Ok(Self { datagrams, streams: Some(streams), kmsg: open(kmsg)?, mail: mail(dev_log)? })
     }
 
     /// Binds the socket in `journal` that journald forwards to. It does not forward the kernel's records.
@@ -90,14 +92,15 @@ impl Sources {
     /// # Errors
     /// As those of [`Sources::open`].
     pub fn behind(journal: &Path, kmsg: Option<&Path>) -> Result<Self, OpenError> {
-        Ok(Self { datagrams: bind(&journal.join(FORWARDED), Mode::Root)?, streams: None, kmsg: open(kmsg)? })
+        let datagrams = bind(&journal.join(FORWARDED), Mode::Root)?;
+        Ok(Self { datagrams, streams: None, kmsg: open(kmsg)?, mail: mail(journal)? })
     }
 
     /// The descriptors, for a caller that hands them to a child.
     pub fn fds(&self) -> Vec<RawFd> {
         let streams = self.streams.as_ref().map(AsRawFd::as_raw_fd);
         let kmsg = self.kmsg.as_ref().map(AsRawFd::as_raw_fd);
-        [self.datagrams.as_raw_fd()].into_iter().chain(streams).chain(kmsg).collect()
+        [self.datagrams.as_raw_fd(), self.mail.as_raw_fd()].into_iter().chain(streams).chain(kmsg).collect()
     }
 }
 
@@ -112,9 +115,12 @@ pub(super) struct Collector<'a> {
 
 impl<'a> Collector<'a> {
     /// Of the kernel's records, `next` is the number of the first that nobody has.
-    pub fn new(sources: &'a mut Sources, next: u64) -> Self {
-        let streams = Streams::new(sources.streams.as_ref());
-        Self { sources, mail: Mail::new(BUFFER), streams, kernel: Kernel::new(next) }
+    ///
+    /// # Errors
+    /// Those of mmap(2).
+    pub fn new(sources: &'a mut Sources, next: u64) -> io::Result<Self> {
+        let (mail, streams) = (Mail::open(&sources.mail, BUFFER)?, Streams::new(sources.streams.as_ref()));
+        Ok(Self { sources, mail, streams, kernel: Kernel::new(next) })
     }
 
     /// Readable when [`Collector::receive`] has something.
@@ -132,18 +138,19 @@ impl<'a> Collector<'a> {
         self.sources.kmsg.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes datagrams from the socket, for [`Collector::messages`]. Returns whether there are any.
-    pub fn receive(&mut self) -> bool {
+    /// Takes datagrams from the socket, for [`Collector::messages`], or what the last logger took and did not live to
+    /// store. `stored` is the number of the last that is. Returns whether there are any.
+    pub fn receive(&mut self, stored: u64) -> bool {
         // EAGAIN, or want of memory: poll(2) brings us back.
-        self.mail.receive(&self.sources.datagrams).is_ok_and(|count| count > 0)
+        self.mail.receive(&self.sources.datagrams, stored + 1).is_ok_and(|count| count > 0)
     }
 
-    /// What was taken, once.
-    pub fn messages(&mut self, now: SystemTime, mut take: impl FnMut(Record<'_>)) {
-        for datagram in self.mail.iter() {
+    /// What was taken, once, each with its number; some of the last logger's may be stored.
+    pub fn messages(&mut self, now: SystemTime, mut take: impl FnMut(u64, Record<'_>)) {
+        for (number, datagram) in self.mail.iter() {
             let mut record = Record::from_sender(parse::datagram(datagram.bytes), datagram.stamp, now);
             record.cut = (datagram.whole > datagram.bytes.len()).then_some(datagram.whole);
-            take(record);
+            take(number, record);
         }
         self.mail.clear();
     }
@@ -171,6 +178,10 @@ fn stream_beside(dev_log: &Path) -> PathBuf {
     let mut path = dev_log.as_os_str().to_owned();
     path.push(".stream");
     path.into()
+}
+
+fn mail(path: &Path) -> Result<OwnedFd, OpenError> {
+    Mail::memory(BUFFER).map_err(OpenError::at(path, "memory for datagrams"))
 }
 
 fn open(kmsg: Option<&Path>) -> Result<Option<File>, OpenError> {
@@ -261,6 +272,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sources = Sources::behind(dir.path(), None).unwrap();
         assert_eq!(std::fs::metadata(dir.path().join("syslog")).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(sources.streams.is_none() && sources.fds().len() == 1);
+        assert!(sources.streams.is_none() && sources.kmsg.is_none());
     }
 }

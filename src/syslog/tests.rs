@@ -1,0 +1,48 @@
+use std::os::unix::net::UnixDatagram;
+
+use super::collect::Sources;
+use super::*;
+
+fn texts(lasting: &Lasting) -> Vec<String> {
+    let (mut store, _) = lasting.map().unwrap();
+    let mut texts = Vec::new();
+    while let Some(record) = store.send() {
+        let record = String::from_utf8(record.bytes.to_vec()).unwrap();
+        texts.push(record.split_once("\"] ").unwrap().1.to_owned());
+    }
+    texts
+}
+
+#[test]
+fn what_a_killed_logger_had_read_is_stored_once_and_comes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut lasting = Lasting::in_memory(Sources::open(&path, None).unwrap()).unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.connect(path).unwrap();
+    let say = |text: &str| assert!(sender.send(format!("<14>sender: {text}").as_bytes()).is_ok());
+    ["one", "two", "three"].into_iter().for_each(say);
+
+    // One that was killed behind a record and before the word that it is there.
+    let (store, ledger) = lasting.map().unwrap();
+    let mut log = Log::new(store, ledger, Writer::new(record::origin("vm", "boot")));
+    let mut collector = Collector::new(&mut lasting.sources, 0).unwrap();
+    assert!(collector.receive(0));
+    collector.messages(log.clock.now(), |number, record| match number {
+        1 => log.of_mail(1, |log| log.push(&record)),
+        2 => {
+            once::MAIL.begin(&log.ledger, 2);
+            log.push(&record);
+        }
+        _ => {}
+    });
+    drop((collector, log));
+    say("four");
+
+    let (mut agent, control) = Channel::pair().unwrap();
+    agent.send(&ToLogger::Drain { millis: 0 }, b"").unwrap();
+    let origin = Origin { vm: "vm".to_owned(), boot: "boot".to_owned() };
+    assert_eq!(run(&mut lasting, &origin, control), 0);
+    let restart = "the logger was started again after number 2: 2 records may come twice";
+    assert_eq!(texts(&lasting), ["one", "two", restart, "three", "four"]);
+}
