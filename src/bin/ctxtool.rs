@@ -70,7 +70,9 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
 
 fn answer(out: impl Write, outcome: &Outcome) -> Result<ExitCode, Box<dyn Error>> {
     tell(io::stderr(), &outcome.warnings)?;
-    tell(out, &format!("{}\n", outcome.text))?;
+    if !outcome.text.is_empty() {
+        tell(out, &format!("{}\n", outcome.text))?;
+    }
     Ok(ExitCode::from(outcome.code))
 }
 

@@ -84,7 +84,10 @@ pub enum ToolError {
 /// # Errors
 /// Names the file.
 pub fn run(options: &Options) -> Result<String, ToolError> {
-    if options.show { show(options) } else { make(options) }
+    let mut text = if options.show { show(options)? } else { make(options)? };
+    // Whoever prints it ends the last line.
+    text.truncate(text.trim_end_matches('\n').len());
+    Ok(text)
 }
 
 fn make(options: &Options) -> Result<String, ToolError> {
@@ -122,7 +125,7 @@ fn make(options: &Options) -> Result<String, ToolError> {
     } else {
         String::new()
     };
-    Ok(format!("{}: a spool of {}{used}\n", path.display(), words::bytes(bytes)))
+    Ok(format!("{}: a spool of {}{used}", path.display(), words::bytes(bytes)))
 }
 
 /// What holds something is not overwritten: neither somebody's data nor records that wait.
@@ -259,10 +262,10 @@ mod tests {
             Err(error) => error.to_string().replace(&path.display().to_string(), "X"),
         };
         assert_eq!(told(&Options { show: true, ..own() }), "X: No such file or directory (os error 2)");
-        assert_eq!(told(&Options { mb: Some(8), ..own() }), "X: a spool of 8.0 MiB\n");
-        assert_eq!(told(&Options { show: true, ..own() }), "X: a spool of 7.9 MiB for records; nothing waits\n");
+        assert_eq!(told(&Options { mb: Some(8), ..own() }), "X: a spool of 8.0 MiB");
+        assert_eq!(told(&Options { show: true, ..own() }), "X: a spool of 7.9 MiB for records; nothing waits");
         // An empty one may be made anew.
-        assert_eq!(told(&own()), "X: a spool of 8.0 MiB\n");
+        assert_eq!(told(&own()), "X: a spool of 8.0 MiB");
         fill(&path);
         let before = std::fs::read(&path).unwrap();
         let waits = "X: a spool with 3 records that no server took; --show --print shows them, --force overwrites them";
@@ -271,7 +274,7 @@ mod tests {
             told(&Options { show: true, ..own() }),
             "X: a spool of 7.9 MiB for records; 3 records wait\n  \
              machine v1, boot bv1, host -: 2 records, sequenceId 7 to 8\n  \
-             machine v2, boot bv2, host -: 1 record, sequenceId 1 to 1\n"
+             machine v2, boot bv2, host -: 1 record, sequenceId 1 to 1"
         );
         let printed = told(&Options { show: true, print: true, ..own() });
         let lines: Vec<&str> = printed.lines().collect();
@@ -283,8 +286,8 @@ mod tests {
         );
         assert!(!printed.contains('\u{1b}'));
         assert!(std::fs::read(&path).unwrap() == before, "it was only to be looked at");
-        assert_eq!(told(&Options { force: true, ..own() }), "X: a spool of 8.0 MiB\n");
-        assert_eq!(told(&Options { show: true, ..own() }), "X: a spool of 7.9 MiB for records; nothing waits\n");
+        assert_eq!(told(&Options { force: true, ..own() }), "X: a spool of 8.0 MiB");
+        assert_eq!(told(&Options { show: true, ..own() }), "X: a spool of 7.9 MiB for records; nothing waits");
     }
 
     #[test]
