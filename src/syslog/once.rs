@@ -40,12 +40,12 @@ impl Once {
     /// Says what the last logger did not live to say, as long as [`Count::Last`] is the number of the last record that it
     /// made. Returns the thing, if there is one.
     pub fn recover(self, ledger: &Ledger) -> Option<u64> {
-        let next = ledger.get(self.next);
-        let is_stored = next > ledger.get(self.stored) && ledger.get(Count::Last) >= ledger.get(self.record);
-        is_stored.then(|| {
-            ledger.set(self.stored, next);
-            next
-        })
+        let (next, stored) = (ledger.get(self.next), ledger.get(self.stored));
+        let is_stored = next > stored && ledger.get(Count::Last) >= ledger.get(self.record);
+        // Either way both are the same from now on: the number is another record's, and would say that this is stored if
+        // we are killed before we come to it.
+        ledger.set(if is_stored { self.stored } else { self.next }, if is_stored { next } else { stored });
+        is_stored.then_some(next)
     }
 }
 
@@ -71,5 +71,8 @@ mod tests {
         assert_eq!((MAIL.recover(&ledger), MAIL.stored(&ledger)), (None, 2));
         MAIL.begin(&ledger, 3);
         assert_eq!((MAIL.recover(&ledger), AGENT.recover(&ledger)), (None, None));
+        // Nor do those of a next one that is killed too, before it comes to this thing.
+        made();
+        assert_eq!((MAIL.recover(&ledger), MAIL.stored(&ledger)), (None, 2));
     }
 }
