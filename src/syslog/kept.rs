@@ -79,6 +79,10 @@ impl Log {
         let Self { store, ledger, .. } = self;
         let last = ledger.get(Count::Last).max(store.last());
         ledger.set(Count::Last, last);
+        if let Some(delivered) = ledger.get(Count::Settling).checked_sub(store.waiting()) {
+            ledger.set(Count::Delivered, delivered.max(ledger.get(Count::Delivered)));
+        }
+        ledger.set(Count::Settling, 0);
         self.stored = once::AGENT.recover(ledger);
         once::MAIL.recover(ledger);
     }
@@ -111,6 +115,16 @@ impl Log {
             let text = format!("dropped {count} records, numbers {first} to {last}: the queue was full");
             self.push_gap(count, first, last, &text);
         }
+    }
+
+    /// Runs what hands records over, and returns how many are done with. It stores and drops none, so that whoever finds
+    /// it interrupted knows them by what waits.
+    pub fn deliver(&mut self, step: impl FnOnce(&mut Store) -> u64) {
+        let Self { store, ledger, .. } = self;
+        ledger.set(Count::Settling, ledger.get(Count::Delivered) + store.waiting());
+        let done = step(store);
+        ledger.add(Count::Delivered, done);
+        ledger.set(Count::Settling, 0);
     }
 
     /// Runs what stores one of the agent's.

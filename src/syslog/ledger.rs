@@ -48,6 +48,8 @@ pub enum Count {
     Uses,
     /// Records that wait on a spool for the next life, known at the end of this one.
     Spooled,
+    /// While records are handed over, [`Count::Delivered`] and what waits together; 0 otherwise.
+    Settling,
 }
 
 /// The numbers.

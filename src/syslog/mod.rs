@@ -218,9 +218,8 @@ impl<'a> Logger<'a> {
     }
 
     fn forward(&mut self) {
+        self.log.deliver(|store| self.transport.step(store, &self.names));
         let Log { store, ledger, .. } = &mut self.log;
-        let done = self.transport.step(store, &self.names);
-        ledger.add(Count::Delivered, done);
         ledger.set(Count::Waiting, store.waiting());
         ledger.set(Count::Tail, self.transport.in_tail());
         if self.ending.is_some() && store.is_sent() && !store.has_drops() && self.rules.due().is_none() {

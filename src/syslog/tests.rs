@@ -1,4 +1,5 @@
 use std::os::unix::net::UnixDatagram;
+use std::panic;
 
 use super::collect::Sources;
 use super::*;
@@ -11,6 +12,44 @@ fn texts(lasting: &Lasting) -> Vec<String> {
         texts.push(record.split_once("\"] ").unwrap().1.to_owned());
     }
     texts
+}
+
+fn begin(lasting: &Lasting) -> Log {
+    let (store, ledger) = lasting.map().unwrap();
+    Log::new(store, ledger, Writer::new(record::origin("vm", "boot")))
+}
+
+/// Runs something that ends in the middle of itself.
+fn killed(act: impl FnOnce()) {
+    let dies = || {
+        act();
+        panic::resume_unwind(Box::new(()));
+    };
+    assert!(panic::catch_unwind(panic::AssertUnwindSafe(dies)).is_err());
+}
+
+fn dropped(lasting: &Lasting) -> Vec<String> {
+    texts(lasting).into_iter().filter(|text| text.starts_with("dropped")).collect()
+}
+
+#[test]
+fn what_was_delivered_when_a_logger_was_killed_is_not_taken_for_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let lasting = Lasting::in_memory(Sources::open(&dir.path().join("log"), None).unwrap()).unwrap();
+    let mut log = begin(&lasting);
+    ["one", "two", "three"].into_iter().for_each(|text| log.push_own(text));
+    killed(|| {
+        log.deliver(|store| {
+            (0..2).for_each(|_| assert!(store.send().is_some()));
+            store.acknowledge(2);
+            panic::resume_unwind(Box::new(()))
+        });
+    });
+    drop(log);
+    let log = begin(&lasting);
+    assert_eq!((log.ledger.get(Count::Delivered), log.ledger.get(Count::Dropped)), (2, 0));
+    drop(log);
+    assert_eq!(dropped(&lasting), [""; 0]);
 }
 
 #[test]
