@@ -198,11 +198,12 @@ impl<'a> Logger<'a> {
         self.transport.hurry();
     }
 
-    /// When drops are to be announced, if there are any: at once if nothing else waits to be sent.
+    /// When drops are to be announced, if there are any: at once if nothing else waits to be sent. Not while the word would
+    /// be dropped itself, and be one more to announce.
     fn announcement(&self) -> Option<Deadline> {
         let store = &self.log.store;
         let now = Deadline::after(Duration::ZERO);
-        store.has_drops().then(|| if store.is_sent() { now } else { self.announced })
+        (store.has_drops() && store.has_room()).then(|| if store.is_sent() { now } else { self.announced })
     }
 
     /// A word on what was dropped; it is an audit record, so no flood drops that too.

@@ -52,6 +52,30 @@ fn what_was_delivered_when_a_logger_was_killed_is_not_taken_for_dropped() {
     assert_eq!(dropped(&lasting), [""; 0]);
 }
 
+fn origin() -> Origin {
+    Origin { vm: "vm".to_owned(), boot: "boot".to_owned() }
+}
+
+#[test]
+fn drops_are_announced_when_there_is_room_for_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lasting = Lasting::in_memory(Sources::open(&dir.path().join("log"), None).unwrap()).unwrap();
+    let (_agent, control) = Channel::pair().unwrap();
+    let mut logger = Logger::begin(&mut lasting, &origin(), control).unwrap();
+    let text = "x".repeat(7000);
+    while !logger.log.store.has_drops() {
+        logger.log.push_own(&text);
+        while logger.log.store.send().is_some() {}
+    }
+    // A server that has stalled has everything, and nothing of it may go.
+    let last = logger.log.ledger.get(Count::Last);
+    (0..9).for_each(|_| logger.announce());
+    assert_eq!((logger.log.ledger.get(Count::Last), logger.announcement()), (last, None));
+    logger.log.store.rewind();
+    logger.announce();
+    assert_eq!((logger.log.ledger.get(Count::Last), logger.log.ledger.get(Count::Dropped)), (last + 1, 1));
+}
+
 #[test]
 fn what_a_killed_logger_had_read_is_stored_once_and_comes_first() {
     let dir = tempfile::tempdir().unwrap();
@@ -80,8 +104,7 @@ fn what_a_killed_logger_had_read_is_stored_once_and_comes_first() {
 
     let (mut agent, control) = Channel::pair().unwrap();
     agent.send(&ToLogger::Drain { millis: 0 }, b"").unwrap();
-    let origin = Origin { vm: "vm".to_owned(), boot: "boot".to_owned() };
-    assert_eq!(run(&mut lasting, &origin, control), 0);
+    assert_eq!(run(&mut lasting, &origin(), control), 0);
     let restart = "the logger was started again after number 2: 2 records may come twice";
     assert_eq!(texts(&lasting), ["one", "two", restart, "three", "four"]);
 }

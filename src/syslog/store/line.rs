@@ -105,9 +105,17 @@ impl Line {
 
     /// Takes away the first segment that holds nothing which is under way.
     pub fn give(&mut self) -> Option<Part> {
+        self.remove(self.first_at_rest())
+    }
+
+    /// Whether there is such a segment.
+    pub fn can_give(&self) -> bool {
+        self.first_at_rest() < self.parts.len()
+    }
+
+    fn first_at_rest(&self) -> usize {
         let (part, at) = self.place();
-        let under_way = self.parts.get(part).is_some_and(|part| at > part.done);
-        self.remove(part + usize::from(under_way))
+        part + usize::from(self.parts.get(part).is_some_and(|part| at > part.done))
     }
 
     fn remove(&mut self, part: usize) -> Option<Part> {

@@ -285,6 +285,11 @@ impl Store {
         self.dropped.count() > 0
     }
 
+    /// Whether an audit record finds a segment: not if the records of all are under way to a server.
+    pub fn has_room(&self) -> bool {
+        !self.free.is_empty() || self.lines.iter().any(Line::can_give)
+    }
+
     /// The oldest record that is not sent; from now on it is.
     pub fn send(&mut self) -> Option<Stored<'_>> {
         let line = self.next_line()?;
