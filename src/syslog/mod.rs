@@ -41,8 +41,9 @@ use crate::agent::protocol::{FromLogger, ToLogger};
 use crate::clock::Deadline;
 use crate::context::syslog::Syslog;
 
-/// Messages of the agent that are read before the sources have their turn.
-const BATCH: usize = 256;
+/// Messages of the agent that are read before the sources have their turn: more than its socket holds, so that whatever
+/// was said before a datagram came is heard before that is.
+const BATCH: usize = 4096;
 /// A flood is announced once in this time, not once a write.
 const ANNOUNCE: Duration = Duration::from_secs(1);
 /// The agent is dead and the machine about to end: what a server in reach takes in this time.

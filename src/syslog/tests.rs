@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::panic;
 
@@ -74,6 +75,30 @@ fn drops_are_announced_when_there_is_room_for_that() {
     logger.log.store.rewind();
     logger.announce();
     assert_eq!((logger.log.ledger.get(Count::Last), logger.log.ledger.get(Count::Dropped)), (last + 1, 1));
+}
+
+#[test]
+fn whose_a_uid_is_was_said_before_it_speaks_whatever_else_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut lasting = Lasting::in_memory(Sources::open(&path, None).unwrap()).unwrap();
+    let (agent, control) = Channel::pair().unwrap();
+    let mut logger = Logger::begin(&mut lasting, &origin(), control).unwrap();
+    let words = (1..900).map(|_| ToLogger::Hostname("a".to_owned()));
+    let job = ToLogger::Job { uid: nix::unistd::geteuid().as_raw(), job: "job-7".to_owned(), owner: String::new() };
+    // In few writes, as an agent's are that had to wait for us.
+    let mut bytes = Vec::new();
+    for word in words.chain([job]) {
+        let json = serde_json::to_vec(&word).unwrap();
+        bytes.extend((json.len() as u64).rotate_left(32).to_be_bytes());
+        bytes.extend(json);
+    }
+    let agent = std::os::unix::net::UnixStream::from(agent.as_fd().try_clone_to_owned().unwrap());
+    (&agent).write_all(&bytes).unwrap();
+    UnixDatagram::unbound().unwrap().send_to(b"<14>sender: text", &path).unwrap();
+    logger.collect(Ready::EVERYTHING);
+    let record = logger.log.store.send().unwrap().bytes.to_vec();
+    assert!(String::from_utf8(record).unwrap().contains(" job=\"job-7\""));
 }
 
 #[test]
