@@ -30,13 +30,14 @@ impl Log {
     pub fn new(store: Store, ledger: Ledger, writer: Writer) -> Self {
         let mut log = Self { store, ledger, writer, clock: Clock::new(), stored: None };
         let starts = log.ledger.get(Count::Starts);
-        log.ledger.set(Count::Starts, starts + 1);
         if starts == 0 {
             // Of an earlier life of the machine.
             log.ledger.set(Count::Before, log.store.last());
             log.ledger.set(Count::Last, log.store.last());
             log.ledger.set(Count::Earlier, log.store.waiting());
         }
+        // Only now: one that is killed before has not begun, and the next one takes the numbers down.
+        log.ledger.set(Count::Starts, starts + 1);
         log.begin_use();
         if starts > 0 {
             log.recover();
@@ -83,6 +84,10 @@ impl Log {
             ledger.set(Count::Delivered, delivered.max(ledger.get(Count::Delivered)));
         }
         ledger.set(Count::Settling, 0);
+        if last >= ledger.get(Count::DroppedAs) {
+            ledger.set(Count::Dropped, ledger.get(Count::Dropped).max(ledger.get(Count::DroppedNext)));
+        }
+        ledger.set(Count::DroppedNext, 0);
         self.stored = once::AGENT.recover(ledger);
         once::MAIL.recover(ledger);
     }
@@ -95,9 +100,8 @@ impl Log {
         let known = count(Count::Delivered) + count(Count::Dropped) + self.store.waiting();
         let (missing, last) = (made.saturating_sub(known), count(Count::Last) - count(Count::Before));
         if missing > 0 {
-            self.ledger.add(Count::Dropped, missing);
             let text = format!("dropped {missing} records before number {last}: the queue was full");
-            self.push_gap(missing, 1, last, &text);
+            self.told(missing, |log| log.push_gap(missing, 1, last, &text));
         }
     }
 
@@ -105,16 +109,25 @@ impl Log {
     pub fn announce_drops(&mut self) {
         let before = self.ledger.get(Count::Before);
         let Dropped { earlier, own } = self.store.take_drops();
-        self.ledger.add(Count::Dropped, earlier + own.map_or(0, |own| own.count));
         if earlier > 0 {
             let text = format!("dropped {earlier} records of earlier boots: the spool was full");
-            self.push_audit("log-gap", &[("source", &"spool"), ("count", &earlier)], &text);
+            let data: [(&str, &dyn Display); 2] = [("source", &"spool"), ("count", &earlier)];
+            self.told(earlier, |log| log.push_audit("log-gap", &data, &text));
         }
         if let Some(Drops { count, first, last }) = own {
             let (first, last) = (first - before, last - before);
             let text = format!("dropped {count} records, numbers {first} to {last}: the queue was full");
-            self.push_gap(count, first, last, &text);
+            self.told(count, |log| log.push_gap(count, first, last, &text));
         }
+    }
+
+    /// Runs what announces so many dropped records, by one record; they count once that is there.
+    pub fn told(&mut self, count: u64, announce: impl FnOnce(&mut Self)) {
+        let dropped = self.ledger.get(Count::Dropped) + count;
+        self.ledger.set(Count::DroppedAs, self.ledger.get(Count::Last) + 1);
+        self.ledger.set(Count::DroppedNext, dropped);
+        announce(self);
+        self.ledger.set(Count::Dropped, dropped);
     }
 
     /// Runs what hands records over, and returns how many are done with. It stores and drops none, so that whoever finds
@@ -167,7 +180,7 @@ impl Log {
     }
 
     /// Numbers that nobody will see.
-    fn push_gap(&mut self, count: u64, first: u64, last: u64, text: &str) {
+    pub fn push_gap(&mut self, count: u64, first: u64, last: u64, text: &str) {
         let data: [(&str, &dyn Display); 4] =
             [("source", &"queue"), ("count", &count), ("first", &first), ("last", &last)];
         self.push_audit("log-gap", &data, text);

@@ -50,6 +50,10 @@ pub enum Count {
     Spooled,
     /// While records are handed over, [`Count::Delivered`] and what waits together; 0 otherwise.
     Settling,
+    /// What [`Count::Dropped`] is to be when the record of [`Count::DroppedAs`] is there.
+    DroppedNext,
+    /// The number of the record that announces it.
+    DroppedAs,
 }
 
 /// The numbers.

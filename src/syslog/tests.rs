@@ -102,6 +102,36 @@ fn whose_a_uid_is_was_said_before_it_speaks_whatever_else_was() {
 }
 
 #[test]
+fn drops_are_announced_once_by_loggers_that_are_killed_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let lasting = Lasting::in_memory(Sources::open(&dir.path().join("log"), None).unwrap()).unwrap();
+    let log = begin(&lasting);
+    // Seven records that nobody has.
+    log.ledger.set(Count::Last, 7);
+    drop(log);
+    let mut log = begin(&lasting);
+    assert_eq!(log.ledger.get(Count::Dropped), 7);
+    log.ledger.add(Count::Last, 2);
+    killed(|| log.told(2, |_| panic::resume_unwind(Box::new(()))));
+    drop(log);
+    let mut log = begin(&lasting);
+    assert_eq!(log.ledger.get(Count::Dropped), 9);
+    log.ledger.add(Count::Last, 1);
+    killed(|| {
+        log.told(1, |log| {
+            log.push_gap(1, 1, 1, "dropped this one");
+            panic::resume_unwind(Box::new(()))
+        });
+    });
+    drop(log);
+    assert_eq!(begin(&lasting).ledger.get(Count::Dropped), 10);
+    let before = "records before number";
+    let texts = dropped(&lasting);
+    let texts: Vec<_> = texts.iter().map(|text| text.split(&format!(" {before}")).next().unwrap()).collect();
+    assert_eq!(texts, ["dropped 7", "dropped 2", "dropped this one"]);
+}
+
+#[test]
 fn what_a_killed_logger_had_read_is_stored_once_and_comes_first() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
