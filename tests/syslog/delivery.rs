@@ -228,6 +228,22 @@ fn a_dead_agent_is_noticed_and_the_rest_delivered() {
     assert!(seen[1].text.starts_with("the agent is lost"), "{seen:?}");
 }
 
+/// Nothing acknowledges a datagram: what the kernel has taken is all that can be done, in the last burst, too.
+#[test]
+fn the_last_datagrams_are_counted() {
+    private_network();
+    for _ in 0..10 {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut machine = Machine::start(None);
+        machine.target(server.local_addr().unwrap().port(), "udp");
+        for number in 1..=20 {
+            let record = Record::now(6, "ctxinit", "the last words".to_owned());
+            machine.control.send(&ToLogger::Record { number, record }, b"").unwrap();
+        }
+        assert_eq!(machine.drain(20_000), ((20, 0), 0));
+    }
+}
+
 #[test]
 fn waiting_costs_nothing() {
     private_network();

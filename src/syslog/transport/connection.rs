@@ -201,6 +201,8 @@ impl Connection {
             // Its failure shows when the server is listened to.
             let _: io::Result<()> = self.link.finish();
         }
+        // No turn of the loop comes any more that would count the last burst of datagrams.
+        self.flight.reach(self.link.acknowledged());
         written && over
     }
 

@@ -101,9 +101,14 @@ impl Flight {
         }
     }
 
+    /// The peer has the stream up to here.
+    pub fn reach(&mut self, stream: u64) {
+        self.acknowledged = self.acknowledged.max(stream);
+    }
+
     /// The peer has acknowledged the stream up to here. Returns how many records are done with, beyond the tail.
     pub fn acknowledge(&mut self, stream: u64, now: Instant) -> usize {
-        self.acknowledged = self.acknowledged.max(stream);
+        self.reach(stream);
         if self.history.back().is_none_or(|(when, _)| now.duration_since(*when) >= TICK) {
             self.history.push_back((now, self.acknowledged));
         }
