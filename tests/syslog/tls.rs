@@ -91,6 +91,35 @@ fn disconnects_lose_nothing() {
     assert!(sessions.len() > 1);
 }
 
+/// A server may take its leave by TLS's word and read no more: what its kernel has is gone with it.
+#[test]
+fn what_was_not_read_before_the_servers_last_word_comes_again() {
+    private_network();
+    const COUNT: usize = 500;
+    let (config, credentials) = identity("127.0.0.1");
+    let listener = listen(0);
+    let mut machine = Machine::start(None);
+    machine.aim(&context(port(&listener), ""), &credentials, &[]);
+    let sender = machine.sender();
+    for n in 1..=COUNT {
+        sender.send(format!("<14>app: {n} {}", "x".repeat(200)).as_bytes()).unwrap();
+    }
+    let mut stream = agreed(&listener, &config);
+    let mut sessions = vec![vec![frame(&mut stream).unwrap()]];
+    thread::sleep(Duration::from_millis(500));
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    thread::sleep(Duration::from_millis(500));
+    drop(stream);
+    let mut stream = agreed(&listener, &config);
+    let mut session = Vec::new();
+    while session.last().map_or(0, number) < COUNT {
+        session.push(frame(&mut stream).unwrap());
+    }
+    sessions.push(session);
+    check(&sessions, COUNT);
+}
+
 #[test]
 fn the_end_waits_for_a_slow_server() {
     private_network();

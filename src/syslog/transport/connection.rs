@@ -130,6 +130,11 @@ impl Connection {
         if open && self.link.is_handshaking() && self.made.elapsed() >= HANDSHAKE {
             return Err(TryError::Silent { address, limit: HANDSHAKE });
         }
+        // A server that leaves with something unread says its last word by TLS first and resets then. So that word alone
+        // settles nothing, except behind ours: then its end is waited for.
+        if open && self.link.is_dismissed() && !self.finished {
+            return Err(TryError::Closed { address });
+        }
         Ok(open)
     }
 

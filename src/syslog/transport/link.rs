@@ -37,12 +37,14 @@ pub struct Link {
     pending: bool,
     /// The stream is to end when TLS has nothing ready any more.
     ending: bool,
+    /// The server has said its last word by TLS, and TCP still stands.
+    dismissed: bool,
 }
 
 impl Link {
     /// A connection that is there, by TLS perhaps not yet agreed on.
     pub fn new(address: SocketAddr, wire: Wire) -> Self {
-        Self { address, wire, sent: 0, pending: false, ending: false }
+        Self { address, wire, sent: 0, pending: false, ending: false, dismissed: false }
     }
 
     /// What poll(2) watches.
@@ -73,8 +75,13 @@ impl Link {
         matches!(&self.wire, Wire::Tls(_, session) if session.wants_write())
     }
 
-    /// Hears the server out: `true` while the connection stands, `false` when the server has ended it in order. What it
-    /// says is thrown away: unread, it would turn our close into a reset, and a reset may destroy what the server has not
+    /// Whether TLS has ended and TCP has not: then nobody knows yet whether the server has read everything.
+    pub fn is_dismissed(&self) -> bool {
+        self.dismissed
+    }
+
+    /// Hears the server out: `true` while the connection stands, `false` when the server's kernel has ended it in order. What
+    /// it says is thrown away: unread, it would turn our close into a reset, and a reset may destroy what the server has not
     /// read yet.
     ///
     /// # Errors
@@ -87,13 +94,18 @@ impl Link {
             Wire::Tcp(stream) => until_blocked(|| stream.read(&mut waste)),
             Wire::Tls(stream, session) => {
                 let open = until_blocked(|| {
+                    // Behind TLS's last word rustls reads no more, and the end or the reset of TCP is still to come.
+                    if self.dismissed {
+                        return stream.read(&mut waste);
+                    }
                     let count = session.read_tls(stream)?;
                     let state = session.process_new_packets().map_err(tls::in_words);
                     // Its answer to what it does not like is worth a try.
                     let state = state.inspect_err(|_| drop(session.write_tls(stream)))?;
                     let mut waste = vec![0; state.plaintext_bytes_to_read()];
                     session.reader().read_exact(&mut waste)?;
-                    Ok(if state.peer_has_closed() { 0 } else { count })
+                    self.dismissed = state.peer_has_closed();
+                    Ok(count)
                 })?;
                 self.push()?;
                 Ok(open)
