@@ -22,6 +22,7 @@ const EDGE: usize = 1024 * 1024;
 
 /// Make a spool, on which records wait that no server took; or show what waits in one
 #[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct Options {
     /// A disk, a partition or a file; a file that is not there is made
     file: PathBuf,
@@ -38,6 +39,17 @@ pub struct Options {
     #[arg(long, requires = "show")]
     print: bool,
 }
+
+const HELP: &str = "\
+Give the disk or file to one machine at a time, as one more disk: it finds the spool by its content. What no server took
+waits there through the machine's end or a power cut, and the next machine that has it sends it.
+
+Exit codes: 0 done; 1 if it cannot be used, or holds something and --force was not said; 2 wrong usage
+
+Example:
+  $ ctxtool log spool /dev/vg0/vm7-spool
+  $ ctxtool log spool --show /dev/vg0/vm7-spool
+  $ ctxtool log spool --show --print /dev/vg0/vm7-spool >> /var/log/grid/vms.log";
 
 /// Why it was not done.
 #[derive(Debug, Error)]
