@@ -102,11 +102,9 @@ impl Log {
         let (ours, theirs) = Channel::pair()?;
         let ear = Feed::ear(&ours)?;
         let keep = [self.lasting.fds(), vec![roles::fd(&theirs)]].concat();
-        let (lasting, origin) = (&mut self.lasting, &self.origin);
-        let child = roles::start(events, "logger", ids::LOGGER, &keep, || syslog::run(lasting, origin, theirs))?;
-        self.logger = Some(Logger { child, ear });
         let stored = self.lasting.count(Count::Agent);
         let drain = self.drain_order();
+        // Before it runs: what it finds at its sockets is to meet the names of jobs, and the limits.
         logging::with_feed(|feed| {
             feed.attach(ours, stored);
             self.words.all().for_each(|(word, body)| feed.say(word, body));
@@ -115,6 +113,12 @@ impl Log {
                 feed.close(drain);
             }
         });
+        let (lasting, origin) = (&mut self.lasting, &self.origin);
+        let child = roles::start(events, "logger", ids::LOGGER, &keep, || syslog::run(lasting, origin, theirs));
+        if child.is_err() {
+            logging::with_feed(Feed::detach);
+        }
+        self.logger = Some(Logger { child: child?, ear });
         Ok(())
     }
 
