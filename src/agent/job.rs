@@ -8,7 +8,7 @@ use nix::poll::PollFlags;
 use super::audit::{self, JobFacts};
 use super::console::Console;
 use super::output::Source;
-use super::protocol::{FromWorker, ToLogger, Token};
+use super::protocol::{FromWorker, Token};
 use super::worker::Worker;
 use super::{Agent, disk, ending, firewall, logger, network};
 use crate::ban::owner::Owner;
@@ -45,7 +45,7 @@ pub fn run(agent: &mut Agent, number: u32, token: &Token, body: &[u8], worker: &
     // Before anything of it can speak.
     if let Some((uid, job)) = payload::to_be(number) {
         let owner = if token.owner == Owner::Unknown { String::new() } else { token.owner.to_string() };
-        logger::say(agent, ToLogger::Job { uid, job, owner }, Vec::new());
+        logger::name_job(&mut agent.events, uid, job, owner);
     }
     let disk = agent.user_disk.as_ref();
     let (mut job, output) = match Job::begin(&agent.policy.payload, &agent.features, disk, number, token, body) {

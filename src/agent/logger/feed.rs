@@ -60,7 +60,11 @@ impl Feed {
     /// Takes a record, and sends it if there is a logger that takes it now.
     pub fn push(&mut self, record: Record) {
         if process::id() != self.owner {
-            // It dies before any logger could be sent this again.
+            // It dies before any logger could be sent this again; and in the middle of what the agent was saying at the fork
+            // there is no place for it.
+            if !self.is_sent() {
+                return;
+            }
             return self.say(&ToLogger::Record { number: 0, record }, &[]);
         }
         // An audit record is not lost because a payload talks: there are few of them, and small ones.
@@ -156,6 +160,11 @@ impl Feed {
     /// There is no logger any more.
     pub fn detach(&mut self) {
         self.channel = None;
+    }
+
+    /// Whether nothing that was said waits on our side.
+    pub fn is_sent(&self) -> bool {
+        self.channel.as_ref().is_none_or(|channel| channel.backlog() == 0)
     }
 
     /// Whether one can be spoken to.

@@ -32,6 +32,8 @@ const DEATHS: usize = 3;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Jobs that a new logger is told of. One runs at a time, and what earlier ones said is read within moments.
 const JOBS: usize = 16;
+/// For a job's name to be on its way: a logger that takes longer does not hold up the work.
+const NAMING: Duration = Duration::from_secs(1);
 /// For the last log records; a server that takes longer has stalled.
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// The logger's answer comes after its own deadline, and after the last write to a spool (`sync::LAST`).
@@ -299,6 +301,17 @@ pub fn say(agent: &mut Agent, word: ToLogger, body: Vec<u8>) {
     if let Some(log) = agent.events.log_mut() {
         log.say(word, body);
     }
+}
+
+/// Tells the logger whose processes a uid's are, and waits until the word is on its way: it may have others before it that the
+/// logger has no room for yet.
+pub fn name_job(events: &mut Events, uid: u32, job: String, owner: String) {
+    if let Some(log) = events.log_mut() {
+        log.say(ToLogger::Job { uid, job, owner }, Vec::new());
+    }
+    // A wish to end is met again by the next wait.
+    let _ =
+        events.wait_until(&[], Deadline::after(NAMING), |_| logging::with_feed(|feed| feed.is_sent()) != Some(false));
 }
 
 /// Whether a job may start: no trace, no work, where the site says so.
