@@ -263,7 +263,7 @@ fn wanted() -> String {
     let none = "0000000000000000";
     format!(
         "pid 2 parent 1\nprocesses 1\nrun etc home shm tmp home token in /run/ctxinit/home\n\
-         dev fd full log null ptmx pts random shm stderr stdin stdout tty urandom zero\nhidden /etc/ctxinit: /var/lib/hepix:\npayload\n\
+         dev fd full log log.stream null ptmx pts random shm stderr stdin stdout tty urandom zero\nhidden /etc/ctxinit: /var/lib/hepix:\npayload\n\
          tmp /dev/shm: c /tmp: b d /var/tmp: b d\nno signal\n0077\n4096\n0\n\
          SigIgn:\t{none}\nCapBnd:\t{none}\nNoNewPrivs:\t1\n"
     )
