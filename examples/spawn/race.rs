@@ -79,7 +79,7 @@ fn by_exec(words: &[String]) -> Result<i64, String> {
 
 /// As the agent does it, from the claimed token to the program.
 fn by_job(policy: &Payload, number: u32, body: &[u8]) -> Result<i64, String> {
-    let token = Token { id: "1".to_owned(), leases: Some(1), media_type: None, owner: Owner::Unknown };
+    let token = Token { id: "1".to_owned(), leases: Some(1), media_type: None, owner: Owner::Unknown, pilot: false };
     let begun = now();
     let said = |error: JobError| error.to_string();
     let (mut job, output) = Job::begin(policy, &[], None, FIRST_JOB + number, &token, body).map_err(said)?;

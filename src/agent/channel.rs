@@ -183,7 +183,8 @@ mod tests {
     #[test]
     fn messages_arrive_in_order_with_their_bodies() {
         let (mut agent, mut worker) = Channel::pair().unwrap();
-        let token = Token { id: "7".to_owned(), leases: Some(1), media_type: None, owner: Default::default() };
+        let token =
+            Token { id: "7".to_owned(), leases: Some(1), media_type: None, owner: Default::default(), pilot: false };
         worker.send(&FromWorker::Claimed(token.clone()), b"seed=1\n\0").unwrap();
         worker.send(&FromWorker::NoWork, b"").unwrap();
         assert_eq!(agent.recv(soon()).unwrap(), Some((FromWorker::Claimed(token), b"seed=1\n\0".to_vec())));

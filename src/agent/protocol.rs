@@ -10,15 +10,22 @@ use serde::{Deserialize, Serialize};
 use crate::ban::owner::Owner;
 use crate::context::syslog::Syslog;
 
-/// Agent to worker. `Claim` is said only to an idle worker; `Finished` and `Release` answer `Claimed`; `Stop` may come at
-/// any time, and what was asked before is still answered.
+/// Agent to worker. `Claim` is said only to an idle worker; `Finished`, `Failed` and `Release` answer `Claimed`; `Stop`
+/// may come at any time, and what was asked before is still answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
     /// Ask for one token.
     Claim,
     /// The payload ended well; the body is its result: store it, then delete the token.
     Finished,
-    /// The payload failed or was stopped: give the token back.
+    /// The payload ran and failed: give the token back, or put it aside if it failed often enough.
+    Failed {
+        /// For the worker's log line.
+        why: String,
+        /// Whether another try may do better; if not, it is put aside at once.
+        again: bool,
+    },
+    /// The payload did not run to an end of its own: give the token back.
     Release {
         /// For the worker's log line.
         why: String,
@@ -82,6 +89,8 @@ pub struct Token {
     pub media_type: Option<String>,
     /// Whose it is, by that media type.
     pub owner: Owner,
+    /// There is none: the program finds its work itself.
+    pub pilot: bool,
 }
 
 /// What became of a claimed token.
@@ -92,6 +101,8 @@ pub enum Fate {
     Completed,
     /// Lock released; the token is free again.
     Released,
+    /// Put aside, as it fails again and again; nobody is given it any more.
+    Failed,
     /// The lock was lost; the token is in somebody else's hands or gone.
     Lost,
     /// The server could not be told; the lock will run out by itself.

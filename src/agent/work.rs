@@ -1,6 +1,7 @@
 //! The work phase: the worker claims, the agent decides and runs, the worker settles.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
 use super::bans::Bans;
@@ -16,7 +17,8 @@ use super::worker::{self, Worker};
 use super::{Agent, audit, disk, firewall, logger, medium, network};
 use crate::ban::judge::Decision;
 use crate::clock::Deadline;
-use crate::context::site::{Limits, Work};
+use crate::context::medium::COPY;
+use crate::context::site::Limits;
 use crate::image::payload::MAX_GRACE_SECS;
 use crate::mounts;
 use crate::payload::landlock::{self, Status};
@@ -24,6 +26,7 @@ use crate::payload::outcome::{End, Outcome, Usage};
 use crate::payload::sysctl;
 use crate::payload::view::Shared;
 use crate::verdict::Verdict;
+use crate::work::Credentials;
 
 /// Between two claims that found nothing. Doubled up to the second; a thousand machines must not ask in step.
 const IDLE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
@@ -69,8 +72,11 @@ struct Tally {
 
 /// Claims, runs and completes until there is a reason to end.
 pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
+    let source = agent.site.work.clone().or_else(|| agent.policy.work.clone());
+    // A password or a key may well be a secret of the CD.
+    let credentials = source.as_ref().map(|source| Credentials::read(Path::new(COPY), source)).transpose();
     medium::remove_secrets(agent)?;
-    let Some(source) = agent.site.work.clone().or_else(|| agent.policy.work.clone()) else {
+    let (Some(source), Some(credentials)) = (source, credentials.map_err(site_fault)?) else {
         // A site may do everything in its scripts; without a CD nobody has said anything at all.
         return if agent.report.has_context() {
             Ok(Done::End(Verdict::done("the scripts are done, and no work source is named")))
@@ -78,8 +84,7 @@ pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
             Err(site_fault("no context CD, and the image names no work source"))
         };
     };
-    let Work::Topos(topos) = &source;
-    let settle = Duration::from_secs((*topos.lock_secs.get()).into()) + SETTLE_MARGIN;
+    let settle = Duration::from_secs(source.lock_secs().into()) + SETTLE_MARGIN;
     // From here on ctxinit mounts for jobs alone, and they see what the site's daemons mount later.
     mounts::make_shared().map_err(machine_fault)?;
     match landlock::status(&agent.policy.payload) {
@@ -89,7 +94,7 @@ pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     sysctl::tighten();
     let _shared = Shared::make(&agent.policy.payload).map_err(machine_fault)?;
     let bans = Bans::of(agent)?;
-    let mut worker = Worker::start(agent, source, bans).map_err(site_fault)?;
+    let mut worker = Worker::start(agent, source, credentials, bans).map_err(site_fault)?;
     let mut tally = Tally { settle, ..Tally::default() };
     let result = serve(agent, &mut worker, &mut tally);
     worker.dismiss(agent);
@@ -268,9 +273,11 @@ fn one_token(
     } else {
         tally.settle
     };
+    let why = ended.outcome.end.to_string();
     let word = match &ended.result {
         Some(result) => worker.send(&ToWorker::Finished, result),
-        None => worker.send(&ToWorker::Release { why: ended.outcome.end.to_string() }, &[]),
+        None if ended.outcome.end.is_failure() => worker.send(&ToWorker::Failed { why, again: true }, &[]),
+        None => worker.send(&ToWorker::Release { why }, &[]),
     };
     let settled = word.and_then(|()| settled(agent, worker, limit));
     // Whatever went wrong with the worker, the token was here and is in the report.
@@ -338,6 +345,7 @@ fn tell(token: &Token, ended: &Ended, fate: Fate, note: &str) {
             return log::info!("token {id}: completed, {millis} ms, result {bytes} bytes{left}");
         }
         Fate::Released => "released",
+        Fate::Failed => "failed for good",
         Fate::Lost => "lost",
         Fate::Stranded => "stranded",
     };

@@ -16,7 +16,7 @@ use crate::context::medium::COPY;
 use crate::context::site::Work;
 use crate::ids;
 use crate::sys::process::Child;
-use crate::work::{self, Config, Identity, ban_list};
+use crate::work::{self, Config, Credentials, Identity, ban_list};
 
 /// An idle worker leaves at once; nothing is lost with one that does not.
 pub const LEAVE: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ pub struct Worker {
     child: Child,
     channel: Channel,
     body: Vec<u8>,
-    /// The pool's URL.
+    /// Where its work comes from.
     pub pool: String,
     /// Whose work may run, as far as the worker has told by now.
     pub bans: Bans,
@@ -37,13 +37,11 @@ impl Worker {
     ///
     /// # Errors
     /// A file of the CD that is not there, or the fork.
-    pub fn start(agent: &mut Agent, source: Work, bans: Bans) -> Result<Self, String> {
-        let Work::Topos(topos) = source;
+    pub fn start(agent: &mut Agent, work: Work, credentials: Credentials, bans: Bans) -> Result<Self, String> {
         // The medium phase has seen that it is there.
         let read = |file: &String| {
             fs::read(format!("{COPY}/{file}")).map_err(|error| format!("{file} on the context CD: {error}"))
         };
-        let ca = topos.ca.as_ref().map(read).transpose()?;
         let site = agent.site.bans.clone().unwrap_or_default();
         let ban_list = match &site.refresh_url {
             Some(url) => Some(ban_list::Config {
@@ -56,10 +54,10 @@ impl Worker {
         let boot_id = agent.report.boot_id.clone();
         let hostname = agent.report.hostname.clone().unwrap_or_else(|| "localhost".to_owned());
         let identity = Identity { hostname, vm_uuid: network::machine_uuid(&boot_id), boot_id, slot: 0 };
-        let pool = format!("{}/pools/{}", topos.url.get().trim_end_matches('/'), topos.pool);
+        let pool = work.place();
         let (ours, theirs) = Channel::pair().map_err(|error| format!("worker: {error}"))?;
         let keep = [roles::fd(&theirs)];
-        let config = Config { topos, ca, identity, ban_list };
+        let config = Config { work, credentials, identity, ban_list };
         let child = roles::start(&mut agent.events, "worker", ids::WORKER, &keep, || work::run(config, theirs));
         Ok(Self {
             child: child.map_err(|error| format!("worker: {error}"))?,

@@ -119,6 +119,32 @@ pub struct Topos {
     pub lock_secs: LockSecs,
     /// PEM file on the CD with the authorities that may have signed the server's certificate.
     pub ca: Option<String>,
+    /// A token that was handed out this often and whose payload fails goes to the pool `<pool>.failed`.
+    #[serde(default = "lease_limit")]
+    pub lease_limit: LeaseLimit,
+}
+
+impl Work {
+    /// Seconds for which a unit of work is locked by one request.
+    pub fn lock_secs(&self) -> u32 {
+        match self {
+            Self::Topos(topos) => *topos.lock_secs.get(),
+        }
+    }
+
+    /// The PEM file on the CD with the authorities that may have signed its server's certificate.
+    pub fn ca(&self) -> Option<&String> {
+        match self {
+            Self::Topos(topos) => topos.ca.as_ref(),
+        }
+    }
+
+    /// Where it is, for the log.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Topos(topos) => format!("{}/pools/{}", topos.url.get().trim_end_matches('/'), topos.pool),
+        }
+    }
 }
 
 /// When a machine stops asking for work.
@@ -141,6 +167,10 @@ impl Default for Limits {
 
 fn lock_secs() -> LockSecs {
     LockSecs(300)
+}
+
+fn lease_limit() -> LeaseLimit {
+    LeaseLimit(10)
 }
 
 /// Declares a newtype that is checked when it is read.
@@ -251,6 +281,12 @@ checked!(
     /// Seconds, 15-86400: below, one lost packet loses the lease; above, a dead machine holds a token for days.
     LockSecs(u32),
     |secs| if (15..=86_400).contains(secs) { Ok(()) } else { Err(format!("{secs} s is not between 15 and 86400")) }
+);
+
+checked!(
+    /// At least 1: then a token has one try.
+    LeaseLimit(u32),
+    |limit| if *limit > 0 { Ok(()) } else { Err("0: a token is handed out once at least".to_owned()) }
 );
 
 checked!(

@@ -124,6 +124,16 @@ impl End {
         }
     }
 
+    /// Whether the program, on this token, is the reason: a machine that gives up or a site that forbids is not.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Exited(exit) => !exit.success(),
+            Self::TooLong(_) | Self::OutOfMemory | Self::BadResult { .. } => true,
+            Self::Stopped | Self::LeaseLost(_) | Self::Banned(_) => false,
+            Self::NotStarted { .. } | Self::DiskLost(_) | Self::Unwatched { .. } => false,
+        }
+    }
+
     /// By number.
     pub fn coded(&self) -> Coded {
         let (reason, subcode) = match self {

@@ -141,7 +141,7 @@ fn tokens(report: View<'_>, paint: Paint, every: bool) -> Vec<String> {
     if all == 0 {
         return Vec::new();
     }
-    let fates = ["completed", "released", "lost", "stranded"].into_iter().filter_map(|fate| {
+    let fates = ["completed", "released", "failed", "lost", "stranded"].into_iter().filter_map(|fate| {
         let number = tokens.clone().filter(|token| token.text("fate") == fate).count();
         (number > 0).then(|| format!("{number} {fate}"))
     });

@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
-use super::answer::{self, Claim};
 use super::lease::Lease;
 use super::role::{Leaving, Worker};
-use super::topos::{Reply, Value};
-use crate::agent::protocol::FromWorker;
+use super::source::{Claim, Fetched, Held, Reply, Value};
+use crate::agent::protocol::{Fate, FromWorker};
 use crate::clock::Deadline;
 
 /// How long a token that is ours is tried to be read. ToPoS users have needed 3 tries 10 s apart.
 const FETCH: Duration = Duration::from_secs(120);
+/// Claims in a row whose token is gone by the time it is fetched: that says nothing about the next one, but who sees it
+/// again and again is better off with a pause.
+const MAX_GONE: u32 = 2;
 
 /// A token that was claimed and yet brings no work.
 enum Unread {
     /// It was deleted, or its lock was.
     Gone,
+    /// Nobody ever can.
+    Unfit(String),
     Fault(String),
     Leaving,
 }
@@ -33,16 +37,13 @@ impl Worker {
             return Ok(());
         }
         let deadline = Deadline::after(self.pace.call);
-        let Reply::Done(locks) = self.pool.locks(deadline.left()) else { return Ok(()) };
-        let machine = self.identity.machine();
-        for lock in locks {
-            if answer::is_leftover(&lock, &machine, &self.identity.boot_id, &self.owner) {
-                self.heed()?;
-                if deadline.passed() {
-                    break;
-                }
-                self.free(&lock.uuid, "an earlier life of this machine", deadline);
+        let Reply::Done(all) = self.source.recover(deadline.left()) else { return Ok(()) };
+        for left in all {
+            self.heed()?;
+            if deadline.passed() {
+                break;
             }
+            self.free(&left.held, "an earlier life of this machine", deadline);
         }
         Ok(())
     }
@@ -55,18 +56,22 @@ impl Worker {
             return Ok(());
         }
         let deadline = Deadline::after(self.hurried(self.pace.call));
-        match self.pool.locks(deadline.left()) {
-            Reply::Done(locks) => {
-                // An idle worker has no lock: whatever bears its description is astray.
-                for lock in locks.iter().filter(|lock| answer::is_own(lock, &self.owner)) {
+        match self.source.recover(deadline.left()) {
+            Reply::Done(all) => {
+                // An idle worker has no lock: whatever is its own is astray.
+                for left in all.iter().filter(|left| left.own) {
                     if !deadline.passed() {
-                        self.free(&lock.uuid, "a claim whose answer was lost", deadline);
+                        self.free(&left.held, "a claim whose answer was lost", deadline);
                     }
                 }
                 Ok(())
             }
             Reply::Unsure { why, .. } => Err(FromWorker::Fault { why }),
-            Reply::Absent(_) | Reply::Refused(_) => Ok(()),
+            Reply::Absent(why) | Reply::Refused(why) => {
+                self.strays = None;
+                log::warn!("worker: a claim whose answer was lost may keep a token locked for a while: {why}");
+                Ok(())
+            }
         }
     }
 
@@ -78,9 +83,9 @@ impl Worker {
         self.strays = None;
     }
 
-    fn free(&self, uuid: &str, whose: &str, deadline: Deadline) {
-        if let Reply::Done(()) = self.pool.release(uuid, deadline.left().min(self.pace.brief())) {
-            log::info!("worker: freed lock {uuid} of {whose}");
+    fn free(&mut self, left: &Held, whose: &str, deadline: Deadline) {
+        if let Reply::Done(()) = self.source.release(left, whose, deadline.left().min(self.pace.brief())) {
+            log::info!("worker: freed lock {} of {whose}", left.lock);
         }
     }
 
@@ -88,8 +93,8 @@ impl Worker {
     pub(super) fn claim(&mut self) -> Result<(Lease, Value), FromWorker> {
         let due = Deadline::after(self.pace.claim());
         self.recover().map_err(|Leaving| FromWorker::NoWork)?;
-        // Twice, as a token that is gone by the time it is fetched says nothing about the next one.
-        for _ in 0..2 {
+        let mut gone = 0;
+        while gone < MAX_GONE {
             self.heed().map_err(|Leaving| FromWorker::NoWork)?;
             if due.passed() {
                 break;
@@ -98,8 +103,8 @@ impl Worker {
             self.heed().map_err(|Leaving| FromWorker::NoWork)?;
             strays?;
             let until = Deadline::after(self.pace.held());
-            let mut lease = match self.pool.claim(&self.owner, self.pace.call) {
-                Claim::Leased { id, lock } => Lease::new(id, lock, until, &self.pace),
+            let mut lease = match self.source.claim(self.pace.call) {
+                Claim::Leased(held) => Lease::new(held, until, &self.pace),
                 Claim::Empty => return Err(FromWorker::NoWork),
                 Claim::Refused { why, broken } => return Err(FromWorker::Refused { why, broken }),
                 Claim::Unsure { why, sent } => {
@@ -118,14 +123,20 @@ impl Worker {
             match self.fetch(&mut lease, due) {
                 Ok(value) => return Ok((lease, value)),
                 Err(Unread::Gone) => {
-                    let _ = self.pool.release(&lease.lock, self.pace.brief().min(self.pace.farewell / 2));
+                    gone += 1;
+                    let limit = self.pace.brief().min(self.pace.farewell / 2);
+                    let _ = self.source.release(&lease.held, "its work is gone", limit);
                 }
+                Err(Unread::Unfit(why)) => match self.put_aside(&mut lease, &why) {
+                    (Fate::Failed, note) => log::warn!("worker: nobody can work on this: {why}; {note}"),
+                    (_, note) => return Err(FromWorker::Fault { why: format!("{why}; {note}") }),
+                },
                 Err(Unread::Fault(why)) => {
-                    let (_, note) = self.release(&lease);
+                    let (_, note) = self.release(&lease, &why);
                     return Err(FromWorker::Fault { why: format!("{why}; {note}") });
                 }
                 Err(Unread::Leaving) => {
-                    let (_, note) = self.release(&lease);
+                    let (_, note) = self.release(&lease, "no more work is wanted");
                     log::info!("worker: no more work is wanted: {note}");
                     return Err(FromWorker::NoWork);
                 }
@@ -141,11 +152,12 @@ impl Worker {
             self.keep(lease, brief).map_err(|loss| if loss.told { Unread::Gone } else { Unread::Fault(loss.why) })?;
             self.heed()?;
             let limit = self.pace.transfer().min(due.left().max(self.pace.retry()));
-            match self.pool.token(&lease.id, lease.limit(limit, &self.pace)) {
-                Reply::Done(value) => {
+            match self.source.fetch(&lease.held, lease.limit(limit, &self.pace)) {
+                Reply::Done(Fetched::Value(value)) => {
                     self.heed()?;
                     return Ok(value);
                 }
+                Reply::Done(Fetched::Unfit(why)) => return Err(Unread::Unfit(why)),
                 Reply::Absent(_) => return Err(Unread::Gone),
                 Reply::Refused(why) => return Err(Unread::Fault(why)),
                 Reply::Unsure { why, .. } => {

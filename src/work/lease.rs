@@ -3,15 +3,14 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Pace;
+use super::source::Held;
 use crate::clock::Deadline;
 
 /// A lock on a token. Times count from before the request that began them, so they end before the server's do.
 #[derive(Debug)]
 pub struct Lease {
-    /// The token's number.
-    pub id: String,
-    /// The lock's uuid.
-    pub lock: String,
+    /// What and by which lock.
+    pub held: Held,
     /// Until then the lock is surely ours.
     pub until: Deadline,
     /// Then it is to be renewed.
@@ -23,8 +22,8 @@ pub struct Lease {
 
 impl Lease {
     /// A lock that was asked for at the time of `until`.
-    pub fn new(id: String, lock: String, until: Deadline, pace: &Pace) -> Self {
-        let mut lease = Self { id, lock, until, renew_at: until, failure: None, renewals: 0 };
+    pub fn new(held: Held, until: Deadline, pace: &Pace) -> Self {
+        let mut lease = Self { held, until, renew_at: until, failure: None, renewals: 0 };
         lease.renewed(until, pace);
         lease
     }
@@ -32,7 +31,7 @@ impl Lease {
     /// The lock was renewed.
     pub fn renewed(&mut self, until: Deadline, pace: &Pace) {
         self.until = until;
-        self.renew_at = Deadline::after(wait(&self.lock, self.renewals, pace));
+        self.renew_at = Deadline::after(wait(&self.held.lock, self.renewals, pace));
         self.renewals = self.renewals.wrapping_add(1);
         self.failure = None;
     }
@@ -41,6 +40,11 @@ impl Lease {
     pub fn postponed(&mut self, why: String, pace: &Pace) {
         self.renew_at = Deadline::after(pace.retry()).min(self.until);
         self.failure = Some(why);
+    }
+
+    /// What it is on.
+    pub fn id(&self) -> &str {
+        &self.held.id
     }
 
     /// How long a call may take that is of use only while the lock is ours.
@@ -82,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_call_never_outlasts_the_lock_by_more_than_the_margin() {
-        let mut lease = Lease::new("1".to_owned(), "u".to_owned(), Deadline::after(PACE.held()), &PACE);
+        let mut lease = Lease::new(Held::default(), Deadline::after(PACE.held()), &PACE);
         assert_eq!(lease.limit(Duration::from_secs(30), &PACE), Duration::from_secs(30));
         lease.until = Deadline::after(Duration::from_secs(20));
         assert!(lease.limit(Duration::from_secs(30), &PACE) <= Duration::from_secs(20));

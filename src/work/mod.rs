@@ -1,31 +1,39 @@
-//! Where work comes from: the worker, the only role that talks to a token pool.
+//! Where work comes from: the worker, the only role that talks to a source of work.
 //!
 //! One process serves one slot, so its code is plain sequence: claim a token, hold its lock while the agent
 //! runs the payload, then store the result and delete the token, or give it back. A token is deleted only
 //! after its result is stored and its lock was renewed once more; on every other way out the lock is
-//! released and the token stays.
+//! released and the token stays, or lies apart with those that failed. What speaks a source's protocol is a
+//! [`source::Source`]; nothing else here knows one.
 
-mod answer;
 pub mod ban_list;
+mod call;
 mod claim;
+mod credentials;
 mod http;
 mod lease;
 mod role;
 mod settle;
+pub mod source;
 mod topos;
+
+pub use credentials::Credentials;
 
 use std::time::Duration;
 
 use crate::agent::channel::Channel;
-use crate::context::site::Topos;
+use crate::context::site::Work;
+
+use self::http::SetupError;
+use self::source::Source;
 
 /// What a worker is told at its start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The pool and the pool of its results.
-    pub topos: Topos,
-    /// The content of `topos.ca`, PEM: the only authorities that an `https` server is believed by.
-    pub ca: Option<Vec<u8>>,
+    /// Where work comes from, and what becomes of results.
+    pub work: Work,
+    /// The files of the CD that it names.
+    pub credentials: Credentials,
     /// Who asks.
     pub identity: Identity,
     /// Where the site's ban list is fetched from.
@@ -72,9 +80,9 @@ pub struct Pace {
 
 impl Pace {
     /// The pace of a real machine.
-    pub fn of(topos: &Topos) -> Self {
+    pub fn of(work: &Work) -> Self {
         Self {
-            lock: Duration::from_secs(u64::from(*topos.lock_secs.get())),
+            lock: Duration::from_secs(work.lock_secs().into()),
             // Two lost SYNs are repeated after 1 and 3 s; a third that is lost means that nobody is there.
             connect: Duration::from_secs(10),
             // A loaded ToPoS answers within seconds; longer than 30 s and the answer is no longer of use.
@@ -125,21 +133,35 @@ impl Pace {
 ///
 /// The caller has forked and given up its privileges.
 pub fn run(config: Config, channel: Channel) -> i32 {
-    let pace = Pace::of(&config.topos);
+    let pace = Pace::of(&config.work);
     run_at(pace, config, channel)
 }
 
 /// Why no worker could be started with this, told before there is one.
-pub fn fault(topos: &Topos, ca: Option<&[u8]>) -> Option<String> {
-    topos::Pool::new(topos, ca, &Pace::of(topos)).err().map(|error| error.to_string())
+pub fn fault(work: &Work, credentials: &Credentials) -> Option<String> {
+    let nobody = Identity { hostname: String::new(), vm_uuid: String::new(), boot_id: String::new(), slot: 0 };
+    open(work, credentials, nobody, &Pace::of(work)).err().map(|error| error.to_string())
+}
+
+/// Makes no call yet.
+fn open(
+    work: &Work,
+    credentials: &Credentials,
+    identity: Identity,
+    pace: &Pace,
+) -> Result<Box<dyn Source>, SetupError> {
+    match work {
+        Work::Topos(topos) => Ok(Box::new(topos::Pool::new(topos, credentials, identity, pace)?)),
+    }
 }
 
 /// As [`run`], at another pace: for tests, which cannot wait for a real lock to run out.
 pub fn run_at(pace: Pace, config: Config, channel: Channel) -> i32 {
-    let pool = topos::Pool::new(&config.topos, config.ca.as_deref(), &pace);
-    let list = config.ban_list.as_ref().map(|list| ban_list::Source::new(list, &pace)).transpose();
-    let result = match pool.and_then(|pool| Ok((pool, list?))) {
-        Ok((pool, list)) => role::Worker::new(pool, list, config.identity, pace, channel).serve(),
+    let Config { work, credentials, identity, ban_list } = config;
+    let source = open(&work, &credentials, identity, &pace);
+    let list = ban_list.as_ref().map(|list| ban_list::Source::new(list, &pace)).transpose();
+    let result = match source.and_then(|source| Ok((source, list?))) {
+        Ok((source, list)) => role::Worker::new(source, list, pace, channel).serve(),
         Err(error) => role::refuse(channel, &error.to_string()),
     };
     match result {

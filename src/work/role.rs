@@ -1,12 +1,11 @@
-//! The worker's life: claim ([`super::claim`]), hold, settle ([`super::settle`]), and again.
+//! The worker's life: claim ([`super::claim`]), hold, settle ([`super::settle`]), and again; from whatever source.
 
 use std::io;
 use std::time::Duration;
 
-use super::ban_list::Source;
 use super::lease::Lease;
-use super::topos::{Pool, Reply, Value};
-use super::{Identity, Pace};
+use super::source::{Reply, Source, Value};
+use super::{Pace, ban_list};
 use crate::agent::channel::Channel;
 use crate::agent::protocol::{Fate, FromWorker, ToWorker, Token};
 use crate::clock::Deadline;
@@ -16,10 +15,8 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// The role's state between messages.
 pub struct Worker {
-    pub(super) pool: Pool,
-    ban_list: Option<Source>,
-    pub(super) identity: Identity,
-    pub(super) owner: String,
+    pub(super) source: Box<dyn Source>,
+    ban_list: Option<ban_list::Source>,
     pub(super) pace: Pace,
     channel: Channel,
     /// While this runs, a claim whose answer was lost may have locked a token for us.
@@ -61,9 +58,8 @@ pub fn refuse(mut channel: Channel, why: &str) -> io::Result<()> {
 
 impl Worker {
     /// An idle worker.
-    pub fn new(pool: Pool, ban_list: Option<Source>, identity: Identity, pace: Pace, channel: Channel) -> Self {
-        let owner = identity.owner();
-        Self { pool, ban_list, identity, owner, pace, channel, strays: None, recovered: false, leaving: None }
+    pub fn new(source: Box<dyn Source>, ban_list: Option<ban_list::Source>, pace: Pace, channel: Channel) -> Self {
+        Self { source, ban_list, pace, channel, strays: None, recovered: false, leaving: None }
     }
 
     /// Serves until `Stop`.
@@ -117,7 +113,7 @@ impl Worker {
         match self.hold(&mut lease, value) {
             End::Settled(fate, note) => self.channel.send(&FromWorker::Settled { fate, note }, b""),
             End::AgentGone(error) => {
-                self.release(&lease);
+                self.release(&lease, "the agent is gone");
                 Err(error)
             }
         }
@@ -125,12 +121,12 @@ impl Worker {
 
     /// From `Claimed` to what is to be `Settled`.
     fn hold(&mut self, lease: &mut Lease, value: Value) -> End {
-        let token =
-            Token { id: lease.id.clone(), leases: value.leases, media_type: value.media_type, owner: value.owner };
-        if let Err(error) = self.channel.send(&FromWorker::Claimed(token), &value.body) {
+        let Value { body, media_type, owner, leases, pilot } = value;
+        let token = Token { id: lease.id().to_owned(), leases, media_type, owner, pilot };
+        if let Err(error) = self.channel.send(&FromWorker::Claimed(token), &body) {
             return End::AgentGone(error);
         }
-        drop(value.body);
+        drop(body);
         loop {
             match self.channel.recv::<ToWorker>(self.or_ban_list(lease.renew_at)) {
                 Err(error) => return End::AgentGone(error),
@@ -145,23 +141,26 @@ impl Worker {
                     }
                 }
                 Ok(Some((ToWorker::Finished, result))) => {
-                    return match self.finish(lease, &result) {
-                        Ok(note) => End::Settled(Fate::Completed, note),
-                        Err(end) => end,
-                    };
+                    let (fate, note) = self.finish(lease, &result);
+                    return End::Settled(fate, note);
+                }
+                Ok(Some((ToWorker::Failed { why, again }, _))) => {
+                    let (fate, note) = self.failed(lease, leases, &why, again);
+                    return End::Settled(fate, note);
                 }
                 Ok(Some((ToWorker::Release { why }, _))) => {
-                    log::info!("worker: token {} goes back: {why}", lease.id);
-                    let (fate, note) = self.release(lease);
+                    log::info!("worker: token {} goes back: {why}", lease.id());
+                    let (fate, note) = self.release(lease, &why);
                     return End::Settled(fate, note);
                 }
                 Ok(Some((ToWorker::Stop, _))) => {
-                    log::info!("worker: token {} goes back: no more work is wanted", lease.id);
+                    let why = "no more work is wanted";
+                    log::info!("worker: token {} goes back: {why}", lease.id());
                     self.leave();
-                    let (fate, note) = self.release(lease);
+                    let (fate, note) = self.release(lease, why);
                     return End::Settled(fate, note);
                 }
-                Ok(Some((ToWorker::Claim, _))) => log::warn!("worker: Claim while token {} is held", lease.id),
+                Ok(Some((ToWorker::Claim, _))) => log::warn!("worker: Claim while token {} is held", lease.id()),
             }
         }
     }
@@ -174,7 +173,7 @@ impl Worker {
         loop {
             match self.channel.recv::<ToWorker>(Deadline::after(IDLE))? {
                 None | Some((ToWorker::Claim, _)) => {}
-                Some((ToWorker::Finished | ToWorker::Release { .. }, _)) => break,
+                Some((ToWorker::Finished | ToWorker::Failed { .. } | ToWorker::Release { .. }, _)) => break,
                 Some((ToWorker::Stop, _)) => {
                     self.leave();
                     break;
@@ -185,7 +184,7 @@ impl Worker {
             return Ok(End::Settled(Fate::Lost, why));
         }
         // A renewal whose answer was lost keeps the token locked for nothing.
-        let (_, note) = self.release(lease);
+        let (_, note) = self.release(lease, &why);
         Ok(End::Settled(Fate::Lost, format!("{why}; {note}")))
     }
 
@@ -198,10 +197,10 @@ impl Worker {
     pub(super) fn renew(&mut self, lease: &mut Lease, limit: Duration) -> Result<(), Loss> {
         let until = Deadline::after(self.pace.held());
         let expired = lease.until.passed();
-        match self.pool.renew(&lease.lock, lease.limit(limit, &self.pace)) {
+        match self.source.renew(&lease.held, lease.limit(limit, &self.pace)) {
             Reply::Done(()) => {
                 if lease.failure.is_some() {
-                    log::info!("worker: the lock on token {} is renewed again", lease.id);
+                    log::info!("worker: the lock on token {} is renewed again", lease.id());
                 }
                 lease.renewed(until, &self.pace);
                 Ok(())
@@ -209,11 +208,11 @@ impl Worker {
             Reply::Absent(_) => Err(Loss { why: self.whereabouts(lease), told: true }),
             Reply::Unsure { why, .. } | Reply::Refused(why) => {
                 if expired {
-                    let why = format!("the lock on token {} could not be renewed in time: {why}", lease.id);
+                    let why = format!("the lock on token {} could not be renewed in time: {why}", lease.id());
                     return Err(Loss { why, told: false });
                 }
                 if lease.failure.is_none() {
-                    log::warn!("worker: the lock on token {} is not renewed yet: {why}", lease.id);
+                    log::warn!("worker: the lock on token {} is not renewed yet: {why}", lease.id());
                 }
                 lease.postponed(why, &self.pace);
                 Ok(())
@@ -221,10 +220,10 @@ impl Worker {
         }
     }
 
-    fn whereabouts(&self, lease: &Lease) -> String {
-        let id = &lease.id;
+    fn whereabouts(&mut self, lease: &Lease) -> String {
+        let id = lease.id();
         // It only words a message, and the machine may be about to end.
-        match self.pool.look(id, self.pace.brief().min(self.pace.farewell / 2)) {
+        match self.source.look(&lease.held, self.pace.brief().min(self.pace.farewell / 2)) {
             Reply::Absent(_) => format!("token {id} was deleted elsewhere: finished or cancelled"),
             Reply::Done(()) => format!("the lock on token {id} ran out or was broken"),
             Reply::Unsure { .. } | Reply::Refused(_) => format!("the lock on token {id} is gone"),

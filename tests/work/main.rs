@@ -7,6 +7,7 @@
 
 mod leaving;
 mod server;
+mod topos;
 
 use std::net::TcpListener;
 use std::thread::JoinHandle;
@@ -16,7 +17,8 @@ use ctxinit::agent::channel::{Channel, MAX_BODY};
 use ctxinit::agent::protocol::{Fate, FromWorker, ToWorker, Token};
 use ctxinit::ban::owner::Owner;
 use ctxinit::clock::Deadline;
-use ctxinit::work::{Config, Identity, Pace, run_at};
+use ctxinit::context::site::Work;
+use ctxinit::work::{Config, Credentials, Identity, Pace, run_at};
 
 use server::{Fault, Pool, Request, Script, Server, UUID};
 
@@ -39,8 +41,8 @@ fn config(url: &str, results: bool, ca: Option<&[u8]>) -> Config {
     let results = if results { "\"mc.out\"" } else { "null" };
     let topos = format!(r#"{{"url": "{url}", "pool": "mc", "results": {results}}}"#);
     Config {
-        topos: serde_json::from_str(&topos).unwrap(),
-        ca: ca.map(<[u8]>::to_vec),
+        work: Work::Topos(serde_json::from_str(&topos).unwrap()),
+        credentials: Credentials { ca: ca.map(<[u8]>::to_vec) },
         identity: Identity {
             hostname: "wn-1.example.org".to_owned(),
             vm_uuid: "vm".to_owned(),
@@ -155,6 +157,7 @@ fn a_token_is_claimed_run_and_completed() {
         leases: Some(3),
         media_type: Some("text/x-seed".to_owned()),
         owner: Owner::Unknown,
+        pilot: false,
     };
     assert_eq!(bench.hear(), (FromWorker::Claimed(token), b"seed=1".to_vec()));
     let note = "token 17 is done, its result is mc.17".to_owned();
@@ -200,7 +203,7 @@ fn the_largest_token_and_result_pass() {
     // At the pace of a real machine: 16 MiB take their time on a busy one.
     let server = Server::start(Pool::with_token(&large), Box::new(|_, _| Fault::Honest), false);
     let config = config(&format!("http://{}/4.1", server.address), true, None);
-    let (agent, worker) = start_at(Pace::of(&config.topos), config);
+    let (agent, worker) = start_at(Pace::of(&config.work), config);
     let mut bench = Bench { server, agent: Some(agent), worker };
     bench.say(&ToWorker::Claim, b"");
     let (answer, body) = bench.hear();
@@ -336,28 +339,6 @@ fn a_token_that_is_gone_when_it_is_fetched_is_no_work() {
     let mut bench = bench_with("token", &[Fault::Says(404, ""), Fault::Says(404, "")]);
     assert_eq!(bench.claim(), FromWorker::NoWork);
     assert_eq!(bench.journal(), ["next 303", "token 404", "release 200", "next 303", "token 404", "release 200"]);
-}
-
-#[test]
-fn an_oversized_token_is_given_back() {
-    let chunked = || {
-        let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
-        for _ in 0..17 {
-            answer.extend_from_slice(b"100000\r\n");
-            answer.resize(answer.len() + 0x10_0000, b'x');
-            answer.extend_from_slice(b"\r\n");
-        }
-        answer.extend_from_slice(b"0\r\n\r\n");
-        answer
-    };
-    let declared = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n".to_vec();
-    let mut bench = bench_with("token", &[Fault::Raw(declared), Fault::Raw(chunked())]);
-    let answer = why(bench.claim());
-    assert!(answer.contains("tokens/17: 99999999999 bytes, more than 16777216; token 17 is free"), "{answer}");
-    let answer = why(bench.claim());
-    assert!(answer.contains("tokens/17: at least 16777217 bytes, more than 16777216; token 17 is free"), "{answer}");
-    assert!(bench.token_is_there() && !bench.locked());
-    assert_eq!(bench.journal(), ["next 303", "token raw", "release 200", "next 303", "token raw", "release 200"]);
 }
 
 #[test]

@@ -38,6 +38,8 @@ impl Request {
             ("DELETE", path) if path.starts_with("/4.1/pools/mc/tokens/") => "delete",
             ("GET", path) if path.starts_with("/4.1/pools/mc/locks/") => "renew",
             ("DELETE", path) if path.starts_with("/4.1/pools/mc/locks/") => "release",
+            ("POST", "/4.1/pools/mc.failed/tokens/") => "move",
+            ("GET", "/4.1/pools/mc.failed/tokens/17") => "moved",
             _ => "nonsense",
         }
     }
@@ -72,6 +74,8 @@ pub struct Pool {
     pub renewed_since_store: bool,
     pub results: Vec<(String, Vec<u8>)>,
     pub wants_results: bool,
+    /// Tokens that were moved to the pool of failed ones.
+    pub failed: Vec<Vec<u8>>,
     /// More rows for the listing of locks, as JSON.
     pub other_locks: String,
     pub released: Vec<String>,
@@ -264,6 +268,18 @@ impl Pool {
                     if rows.is_empty() { "null".into() } else { format!("[{}]", rows.join(",")).into() },
                 )
             }
+            "move" => {
+                // "If `tokens` is absent or holds no digit, the whole source pool moves".
+                if request.body != b"pool=mc&tokens=17" {
+                    self.offences.push(format!("moved {:?}", String::from_utf8_lossy(&request.body)));
+                }
+                if self.token.is_some() && self.lock.is_none() {
+                    self.offences.push("moved without a lock".to_owned());
+                }
+                self.failed.extend(self.token.take());
+                say(200)
+            }
+            "moved" => say(if self.failed.is_empty() { 404 } else { 200 }),
             "delete" => {
                 // The rules of a completion, checked where it counts.
                 if self.wants_results && self.results.is_empty() {

@@ -160,8 +160,9 @@ fn meaning(tree: &Tree, settings: &Settings) -> Result<Vec<Finding>, CdError> {
             Some(file) => tree.read(file)?,
             None => None,
         };
+        let credentials = work::Credentials { ca: authorities };
         if faults.iter().all(|(key, _)| *key != "work.topos.ca")
-            && let Some(what) = work::fault(topos, authorities.as_deref())
+            && let Some(what) = work::fault(&Work::Topos(topos.clone()), &credentials)
         {
             let key = if topos.ca.is_some() { "work.topos.ca" } else { "work.topos.url" };
             findings.push(settings.about_key(Error, key, what));

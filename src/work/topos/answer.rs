@@ -8,49 +8,12 @@ use std::io::Read;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::work::Identity;
+use crate::work::call::{Status, reading};
+use crate::work::source::{Claim, Held, Left};
+
 /// Longest listing that is read: 100 000 tokens of 300 bytes each, twice over.
 const MAX_LISTING: u64 = 64 * 1024 * 1024;
-
-/// The answer to `nextToken`.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// A token and the lock on it.
-    Leased {
-        /// Decimal digits.
-        id: String,
-        /// The lock's uuid.
-        lock: String,
-    },
-    /// No free token.
-    Empty,
-    /// It is of no use to ask again.
-    Refused {
-        /// What was answered.
-        why: String,
-        /// The server or its address is wrong, as against: this machine is not wanted.
-        broken: bool,
-    },
-    /// The server is ill.
-    Unsure {
-        /// What was answered.
-        why: String,
-        /// Whether a token may be locked for us all the same.
-        sent: bool,
-    },
-}
-
-/// What a status means for every other call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// The call's own success.
-    Done,
-    /// 404.
-    Absent,
-    /// It may work later; it may even have worked now.
-    Unsure,
-    /// It will not work.
-    Refused,
-}
 
 /// Reads the answer to `nextToken`. `location` and `lock_url` are the headers `Location` and `X-Topos-LockURL`.
 ///
@@ -66,26 +29,15 @@ pub fn claim(status: u16, location: Option<&str>, lock_url: Option<&str>) -> Cla
             // Without a lock the token is everybody's: the server leases it without one when it cannot read
             // the timeout, and sends an empty uuid for a token that is not locked.
             match lock_url.and_then(|url| last_of(url, "/locks/", is_uuid)) {
-                Some(lock) => Claim::Leased { id: id.to_owned(), lock: lock.to_owned() },
+                Some(lock) => Claim::Leased(Held { id: id.to_owned(), lock: lock.to_owned() }),
                 None => broken(format!("303 without a lock{}", quoted(lock_url))),
             }
         }
         404 => Claim::Empty,
         401 | 403 => Claim::Refused { why: status.to_string(), broken: false },
         300..=399 => broken(format!("{status}, a redirection{}", quoted(location))),
-        _ if reading(status, 303) == Status::Unsure => Claim::Unsure { why: status.to_string(), sent: true },
+        _ if reading(status, &[303]) == Status::Unsure => Claim::Unsure { why: status.to_string(), sent: true },
         _ => broken(status.to_string()),
-    }
-}
-
-/// Reads the status of any other call, whose success is `done`.
-pub fn reading(status: u16, done: u16) -> Status {
-    match status {
-        _ if status == done => Status::Done,
-        404 => Status::Absent,
-        // Request timeout and too many requests: statuses of proxies in front of the server.
-        408 | 429 | 500.. => Status::Unsure,
-        _ => Status::Refused,
     }
 }
 
@@ -117,30 +69,15 @@ pub fn listing<T: DeserializeOwned>(body: impl Read) -> Result<Vec<T>, serde_jso
     Ok(serde_json::from_reader::<_, Option<Vec<T>>>(body)?.unwrap_or_default())
 }
 
-/// Whether a lock is free for us to take away: it was left by an earlier life of this machine (`machine` is
-/// `<hostname>/<vm-uuid>/`), or by an earlier process in our own slot. Other slots of this boot are alive.
-pub fn is_leftover(lock: &Lock, machine: &str, boot: &str, own: &str) -> bool {
-    let Some(description) = &lock.description else { return false };
-    let Some(rest) = description.strip_prefix(machine) else { return false };
-    is_uuid(&lock.uuid) && (description == own || !rest.strip_prefix(boot).is_some_and(|rest| rest.starts_with('/')))
-}
-
-/// Whether a lock is this worker's own.
-pub fn is_own(lock: &Lock, own: &str) -> bool {
-    is_uuid(&lock.uuid) && lock.description.as_deref() == Some(own)
-}
-
-/// Percent-encodes all but RFC 3986's unreserved characters, for one value of a query.
-pub fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+/// A lock that is free for us to take away: it was left by an earlier life of this machine, or by an earlier process in
+/// our own slot. Other slots of this boot are alive.
+pub fn left(lock: Lock, identity: &Identity) -> Option<Left> {
+    let description = lock.description?;
+    let rest = description.strip_prefix(&identity.machine())?;
+    let own = description == identity.owner();
+    let alive = rest.strip_prefix(&identity.boot_id).is_some_and(|rest| rest.starts_with('/'));
+    let held = Held { id: String::new(), lock: lock.uuid };
+    (is_uuid(&held.lock) && (own || !alive)).then_some(Left { held, own })
 }
 
 /// Whether `text` is what a pool calls a lock; it becomes part of a URL.
@@ -178,7 +115,7 @@ mod tests {
     #[test]
     fn a_claim_needs_a_token_and_a_lock() {
         let lock = format!("http://h/4.1/pools/p/locks/{UUID}");
-        let leased = Claim::Leased { id: "17".to_owned(), lock: UUID.to_owned() };
+        let leased = Claim::Leased(Held { id: "17".to_owned(), lock: UUID.to_owned() });
         let cases = [
             (Some("http://h/4.1/pools/p/tokens/17"), Some(lock.as_str()), leased),
             (None, Some(lock.as_str()), broken("303 to no token")),
@@ -202,7 +139,7 @@ mod tests {
     #[test]
     fn the_host_of_a_location_is_of_no_interest() {
         let claim = claim(303, Some("https://evil.example/x/tokens/3"), Some(&format!("ftp://y/locks/{UUID}")));
-        assert_eq!(claim, Claim::Leased { id: "3".to_owned(), lock: UUID.to_owned() });
+        assert_eq!(claim, Claim::Leased(Held { id: "3".to_owned(), lock: UUID.to_owned() }));
     }
 
     #[test]
@@ -228,24 +165,6 @@ mod tests {
     }
 
     #[test]
-    fn statuses_of_other_calls() {
-        let cases = [
-            (200, 200, Status::Done),
-            (200, 201, Status::Refused),
-            (201, 201, Status::Done),
-            (404, 200, Status::Absent),
-            (500, 200, Status::Unsure),
-            (503, 200, Status::Unsure),
-            (429, 200, Status::Unsure),
-            (301, 200, Status::Refused),
-            (403, 200, Status::Refused),
-        ];
-        for (status, done, expected) in cases {
-            assert_eq!(reading(status, done), expected, "{status} for {done}");
-        }
-    }
-
-    #[test]
     fn listings() {
         let locks = r#"[{"Name": "u", "Token name": "", "Timeout": "0:04:59", "LockDescription": "h\/v\/b\/0"}, {"Name": "w", "LockDescription": null}]"#;
         let expected = vec![
@@ -263,27 +182,25 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_ours_and_dead_is_a_leftover() {
+    fn only_what_is_ours_and_dead_is_left() {
+        let identity =
+            Identity { hostname: "h".to_owned(), vm_uuid: "v".to_owned(), boot_id: "b1".to_owned(), slot: 0 };
         let cases = [
-            ("h/v/b0/0", true),
-            ("h/v/b0/1", true),
-            ("h/v/b1/0", true),   // our own slot: an earlier process
-            ("h/v/b1/1", false),  // another slot of this boot
-            ("h/v/b11/1", true),  // a boot whose id begins alike
-            ("h/v2/b0/0", false), // another machine
-            ("hh/v/b0/0", false),
-            ("", false),
+            ("h/v/b0/0", Some(false)),
+            ("h/v/b0/1", Some(false)),
+            ("h/v/b1/0", Some(true)),   // our own slot: an earlier process
+            ("h/v/b1/1", None),         // another slot of this boot
+            ("h/v/b11/1", Some(false)), // a boot whose id begins alike
+            ("h/v2/b0/0", None),        // another machine
+            ("hh/v/b0/0", None),
+            ("", None),
         ];
         for (description, expected) in cases {
             let lock = Lock { uuid: UUID.to_owned(), description: Some(description.to_owned()) };
-            assert_eq!(is_leftover(&lock, "h/v/", "b1", "h/v/b1/0"), expected, "{description}");
+            assert_eq!(left(lock, &identity).map(|left| left.own), expected, "{description}");
         }
         let foreign = Lock { uuid: "../tokens/1".to_owned(), description: Some("h/v/b0/0".to_owned()) };
-        assert!(!is_leftover(&foreign, "h/v/", "b1", "h/v/b1/0"));
-    }
-
-    #[test]
-    fn descriptions_travel_encoded() {
-        assert_eq!(encode("wn-1.example.org/a b&c=d/\u{e9}"), "wn-1.example.org%2Fa%20b%26c%3Dd%2F%C3%A9");
+        assert_eq!(left(foreign, &identity), None);
+        assert_eq!(left(Lock { uuid: UUID.to_owned(), description: None }, &identity), None);
     }
 }

@@ -1,0 +1,223 @@
+//! A ToPoS 4.1 token pool as a source of work: its calls, one function each.
+//!
+//! Every URL is built from the configured base; what a server says about its own name is not used.
+
+mod answer;
+
+use std::io::Read;
+use std::time::Duration;
+
+use ureq::http::request::Builder;
+use ureq::http::{Request, header};
+
+use self::answer::{Lock, Row};
+use super::call::{self, Failure, Place};
+use super::http::{Client, SetupError};
+use super::source::{Claim, Fetched, Held, Left, Reply, Source, Value};
+use super::{Credentials, Identity, Pace};
+use crate::agent::channel::MAX_BODY;
+use crate::ban::owner::Owner;
+use crate::clock::Deadline;
+use crate::context::site::Topos;
+
+const TEXT: &str = "text/plain";
+const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A pool, and the pool of its results.
+#[derive(Debug)]
+pub struct Pool {
+    client: Client,
+    base: String,
+    pool: String,
+    results: Option<String>,
+    lock_secs: u64,
+    lease_limit: u32,
+    identity: Identity,
+}
+
+impl Pool {
+    /// Makes no call yet. The lock is rounded down to seconds.
+    ///
+    /// # Errors
+    /// When the site's URL and authorities do not fit together.
+    pub fn new(topos: &Topos, credentials: &Credentials, identity: Identity, pace: &Pace) -> Result<Self, SetupError> {
+        let base = topos.url.get().trim_end_matches('/').to_owned();
+        let ca = credentials.ca.as_deref();
+        Ok(Self {
+            client: Client::new("work.topos.ca", &base, ca, pace.connect, pace.call)?,
+            base,
+            pool: topos.pool.to_string(),
+            results: topos.results.as_ref().map(ToString::to_string),
+            lock_secs: pace.lock.as_secs(),
+            lease_limit: *topos.lease_limit.get(),
+            identity,
+        })
+    }
+
+    /// The name that a token's result is stored under; unique, as ids are one counter over all pools.
+    fn result_name(&self, id: &str) -> String {
+        format!("{}.{id}", self.pool)
+    }
+
+    fn failed_pool(&self) -> String {
+        format!("{}.failed", self.pool)
+    }
+
+    fn url(&self, pool: &str, rest: &str) -> String {
+        format!("{}/pools/{pool}/{rest}", self.base)
+    }
+
+    fn lock(&self, lock: &str) -> String {
+        self.url(&self.pool, &format!("locks/{lock}"))
+    }
+
+    fn token(&self, pool: &str, id: &str) -> String {
+        self.url(pool, &format!("tokens/{id}"))
+    }
+
+    fn listing<T: serde::de::DeserializeOwned>(&self, url: &str, limit: Duration) -> Reply<Vec<T>> {
+        let (answer, failed) = match self.client.expect(get(url, JSON), None, &[200], limit) {
+            Ok(done) => done,
+            Err(reply) => return reply,
+        };
+        match answer::listing(answer.into_body().into_reader()) {
+            Ok(rows) => Reply::Done(rows),
+            Err(error) if error.is_io() => Reply::Unsure { why: failed.with(&error), sent: true },
+            Err(error) => Reply::Refused(failed.with(&error)),
+        }
+    }
+}
+
+impl Source for Pool {
+    fn recover(&mut self, limit: Duration) -> Reply<Vec<Left>> {
+        let locks = self.listing::<Lock>(&self.url(&self.pool, "locks/"), limit);
+        locks.map(|locks| locks.into_iter().filter_map(|lock| answer::left(lock, &self.identity)).collect())
+    }
+
+    fn claim(&mut self, limit: Duration) -> Claim {
+        let query = format!("timeout={}&description={}", self.lock_secs, call::encode(&self.identity.owner()));
+        let url = self.url(&self.pool, "nextToken");
+        let request = get(&format!("{url}?{query}"), TEXT);
+        let place = Place::of(&request);
+        let answer = match self.client.answer(request, None, limit) {
+            Ok(answer) => answer,
+            Err(Failure { why, sent }) => return Claim::Unsure { why, sent },
+        };
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        match answer::claim(answer.status().as_u16(), header("location"), header("x-topos-lockurl")) {
+            Claim::Refused { why, broken } => Claim::Refused { why: place.with(&why), broken },
+            Claim::Unsure { why, sent } => Claim::Unsure { why: place.with(&why), sent },
+            other => other,
+        }
+    }
+
+    fn fetch(&mut self, held: &Held, limit: Duration) -> Reply<Fetched> {
+        let request = get(&self.token(&self.pool, &held.id), "*/*");
+        let (answer, failed) = match self.client.expect(request, None, &[200], limit) {
+            Ok(done) => done,
+            Err(reply) => return reply,
+        };
+        let too_large = |size: String| {
+            let what = format!("{size} bytes, more than {MAX_BODY}");
+            Reply::Done(Fetched::Unfit(failed.with(&what)))
+        };
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let media_type = header("content-type").map(str::to_owned);
+        // As bytes: what is no text is not the same as nothing.
+        let owner = answer.headers().get("content-type");
+        let owner = owner.map_or(Owner::Unknown, |value| Owner::of_media_type(value.as_bytes()));
+        // Servers before 2012 do not send it.
+        let leases = header("x-number-of-leases").and_then(|value| value.parse().ok());
+        if let Some(size) = answer.body().content_length().filter(|size| *size > MAX_BODY as u64) {
+            return too_large(size.to_string());
+        }
+        let mut body = Vec::new();
+        match answer.into_body().into_reader().take(MAX_BODY as u64 + 1).read_to_end(&mut body) {
+            Err(error) => Reply::Unsure { why: failed.with(&error), sent: true },
+            Ok(size) if size > MAX_BODY => too_large(format!("at least {size}")),
+            Ok(_) => Reply::Done(Fetched::Value(Value { body, media_type, owner, leases, pilot: false })),
+        }
+    }
+
+    fn renew(&mut self, held: &Held, limit: Duration) -> Reply {
+        let url = format!("{}?timeout={}", self.lock(&held.lock), self.lock_secs);
+        self.client.plain(get(&url, TEXT), None, &[200], limit)
+    }
+
+    fn look(&mut self, held: &Held, limit: Duration) -> Reply {
+        // GET, as HEAD is where this server's clients have hung; its body is left unread.
+        self.client.plain(get(&self.token(&self.pool, &held.id), "*/*"), None, &[200], limit)
+    }
+
+    fn store(&mut self, held: &Held, result: &[u8], limit: Duration) -> Reply {
+        let Some(results) = &self.results else { return Reply::Done(()) };
+        let request = Request::put(self.url(results, "nextToken"))
+            .header(header::ACCEPT, TEXT)
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .header(header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", self.result_name(&held.id)));
+        self.client.plain(request, Some(result), &[201], limit)
+    }
+
+    fn stored(&mut self, held: &Held, _: &[u8], limit: Duration) -> Reply<bool> {
+        let Some(results) = &self.results else { return Reply::Done(false) };
+        let name = self.result_name(&held.id);
+        let rows = self.listing::<Row>(&self.url(results, "tokens/"), limit);
+        rows.map(|rows| rows.iter().any(|row| row.name.as_ref() == Some(&name)))
+    }
+
+    fn finish(&mut self, held: &Held, limit: Duration) -> Reply {
+        // The server checks no lock here.
+        self.client.plain(Request::delete(self.token(&self.pool, &held.id)), None, &[200], limit)
+    }
+
+    fn release(&mut self, held: &Held, _: &str, limit: Duration) -> Reply {
+        self.client.plain(Request::delete(self.lock(&held.lock)), None, &[200], limit)
+    }
+
+    fn fail(&mut self, held: &Held, _: &str, limit: Duration) -> Reply {
+        let Held { id, .. } = held;
+        let failed = self.failed_pool();
+        // Without an id in it, this form would move the whole pool.
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Reply::Refused(format!("token {id:?} cannot be moved to {failed}: not a number"));
+        }
+        let form = format!("pool={}&tokens={id}", self.pool);
+        let request = Request::post(self.url(&failed, "tokens/")).header(header::CONTENT_TYPE, FORM);
+        let deadline = Deadline::after(limit);
+        let moved = self.client.plain(request, Some(form.as_bytes()), &[200], limit);
+        if !matches!(moved, Reply::Done(())) {
+            return moved;
+        }
+        // It says 200 also where it moved none.
+        match self.client.plain(get(&self.token(&failed, id), "*/*"), None, &[200], rest(deadline)) {
+            Reply::Absent(why) => return Reply::Refused(why),
+            Reply::Done(()) => {}
+            unclear => return unclear,
+        }
+        // A lock goes with its token; who takes it from there need not wait for that to run out.
+        let _ = self.client.plain(Request::delete(self.lock(&held.lock)), None, &[200], rest(deadline));
+        Reply::Done(())
+    }
+
+    fn result_place(&self, held: &Held) -> Option<String> {
+        self.results.is_some().then(|| self.result_name(&held.id))
+    }
+
+    fn failed_place(&self) -> String {
+        format!("pool {}", self.failed_pool())
+    }
+
+    fn lease_limit(&self) -> u32 {
+        self.lease_limit
+    }
+}
+
+/// Never 0, which ureq takes for a second.
+fn rest(deadline: Deadline) -> Duration {
+    deadline.left().max(Duration::from_millis(1))
+}
+
+fn get(url: &str, accept: &str) -> Builder {
+    Request::get(url).header(header::ACCEPT, accept)
+}
