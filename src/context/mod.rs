@@ -11,3 +11,4 @@ pub mod shell;
 pub mod signature;
 pub mod site;
 pub mod syslog;
+pub mod topos;

@@ -11,6 +11,7 @@ use super::firewall::Firewall;
 use super::network::Network;
 use super::payload::Tightening;
 use super::syslog::Syslog;
+pub use super::topos::Topos;
 use crate::disk::policy::Wanted;
 
 /// The whole file. Everything is optional; unknown keys are refused.
@@ -59,30 +60,20 @@ impl Site {
         readable: impl Fn(&str) -> bool,
         is_file: impl Fn(&str) -> bool,
     ) -> Vec<(&'static str, String)> {
-        const CA: &str = "work.topos.ca";
-        let mut faults = Vec::new();
-        let mut authorities = None;
-        if let Some(Work::Topos(topos)) = &self.work {
-            authorities = topos.ca.as_deref();
-            match authorities {
-                Some(file) if !readable(file) => faults.push((CA, format!("{file} is not on the CD"))),
-                // A token server by https is believed by nobody's authorities but the site's.
-                None if topos.url.get().starts_with("https:") => {
-                    faults.push((CA, format!("{} needs the file of its authorities", topos.url)));
-                }
-                _ => {}
-            }
-        }
+        let mut faults = match &self.work {
+            Some(Work::Topos(topos)) => topos.faults(&readable),
+            None => Vec::new(),
+        };
         let syslog = self.syslog.as_ref();
         faults.extend(syslog.and_then(|syslog| syslog.fault(&readable)));
         let bans = self.bans.as_ref();
         faults.extend(bans.and_then(|bans| bans.fault(&readable)));
         let bans_authorities = bans.and_then(|bans| bans.ca.as_deref());
-        // What is removed must be there, and must not be needed again.
+        // What is removed must be there, and must not be needed again. What work needs is read before that.
         for path in self.cd.secret.iter().map(CdPath::get) {
             if !is_file(path) {
                 faults.push(("cd.secret", format!("{path} is not a file on the CD")));
-            } else if is_for_stop(path) || [authorities, bans_authorities].contains(&Some(path)) {
+            } else if is_for_stop(path) || bans_authorities == Some(path) {
                 faults.push(("cd.secret", format!("{path} is needed until the machine ends")));
             }
         }
@@ -100,28 +91,8 @@ fn is_for_stop(path: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Work {
-    /// A ToPoS 4.1 token pool.
+    /// A ToPoS token pool.
     Topos(Topos),
-}
-
-/// A ToPoS 4.1 pool and what to do with its results.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Topos {
-    /// `http://host:port/4.1`, as far as the version.
-    pub url: BaseUrl,
-    /// The pool that tokens are claimed from.
-    pub pool: PoolName,
-    /// The pool that results are put into; without it a result is only logged.
-    pub results: Option<PoolName>,
-    /// Seconds of a lock; it is renewed at a third of that.
-    #[serde(default = "lock_secs")]
-    pub lock_secs: LockSecs,
-    /// PEM file on the CD with the authorities that may have signed the server's certificate.
-    pub ca: Option<String>,
-    /// A token that was handed out this often and whose payload fails goes to the pool `<pool>.failed`.
-    #[serde(default = "lease_limit")]
-    pub lease_limit: LeaseLimit,
 }
 
 impl Work {
@@ -132,10 +103,10 @@ impl Work {
         }
     }
 
-    /// The PEM file on the CD with the authorities that may have signed its server's certificate.
-    pub fn ca(&self) -> Option<&String> {
+    /// The files of the CD that it names, each with its key.
+    pub fn files(&self) -> Vec<(&'static str, &String)> {
         match self {
-            Self::Topos(topos) => topos.ca.as_ref(),
+            Self::Topos(topos) => topos.files().collect(),
         }
     }
 
@@ -163,14 +134,6 @@ impl Default for Limits {
         // Fault: long enough for a server's reboot, short enough not to hold a slot for nothing.
         Self { idle_secs: 120, fault_secs: 900 }
     }
-}
-
-fn lock_secs() -> LockSecs {
-    LockSecs(300)
-}
-
-fn lease_limit() -> LeaseLimit {
-    LeaseLimit(10)
 }
 
 /// Declares a newtype that is checked when it is read.
@@ -287,6 +250,26 @@ checked!(
     /// At least 1: then a token has one try.
     LeaseLimit(u32),
     |limit| if *limit > 0 { Ok(()) } else { Err("0: a token is handed out once at least".to_owned()) }
+);
+
+impl LockSecs {
+    /// Five minutes: a dead machine's token is free again soon, and a renewal each 100 s is no load.
+    pub const DEFAULT: Self = Self(300);
+}
+
+impl LeaseLimit {
+    /// A token goes back for many reasons that are not its own; ten are too many to be chance.
+    pub const DEFAULT: Self = Self(10);
+}
+
+checked!(
+    /// An absolute path, without `.` and `..`.
+    DirectoryPath(String),
+    |path| {
+        let names = path.strip_prefix('/').unwrap_or_default().trim_end_matches('/');
+        let ok = names.split('/').all(|name| !matches!(name, "" | "." | "..")) && !path.contains('\0');
+        if ok { Ok(()) } else { Err(format!("{path:?} is not the path of a directory (/srv/results)")) }
+    }
 );
 
 checked!(

@@ -4,7 +4,6 @@
 //! resolves names in a thread that it leaves behind. All of that is switched off here.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::RootCertStore;
@@ -17,6 +16,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, Timeout};
 
+use super::login::{self, Login};
 use crate::clock::Deadline;
 use crate::network::resolver;
 
@@ -42,12 +42,39 @@ pub enum SetupError {
         /// The base URL.
         url: String,
     },
-    /// The base URL does not parse.
-    #[error("{url}: not a URL")]
+    /// The base URL does not parse, or leads to the wrong place.
+    #[error("{why}")]
     BadUrl {
+        /// Where it is written.
+        key: &'static str,
+        /// Names the URL.
+        why: String,
+    },
+    /// A password, certificate or key is of no use.
+    #[error("{key}: {why}")]
+    BadLogin {
+        /// Of its file.
+        key: &'static str,
+        /// Names the line, where there is one.
+        why: String,
+    },
+    /// A password or a certificate would be shown to everybody.
+    #[error("{url}: a password or certificate is shown to https alone")]
+    Clear {
         /// The base URL.
         url: String,
     },
+}
+
+impl SetupError {
+    /// Which key of `context.json` is to be looked at; for a URL of its own, `url`.
+    pub fn key(&self, url: &'static str) -> &'static str {
+        match self {
+            Self::NoAuthorities { key, .. } | Self::BadAuthorities { key, .. } => key,
+            Self::BadUrl { key, .. } | Self::BadLogin { key, .. } => key,
+            Self::Clear { .. } => url,
+        }
+    }
 }
 
 /// A call that brought no answer.
@@ -85,6 +112,7 @@ impl CallError {
 #[derive(Debug)]
 pub struct Client {
     agent: Agent,
+    basic: Option<header::HeaderValue>,
 }
 
 impl Client {
@@ -99,10 +127,29 @@ impl Client {
         connect: Duration,
         stall: Duration,
     ) -> Result<Self, SetupError> {
+        Self::with_login(key, base, ca, Login::default(), connect, stall)
+    }
+
+    /// As [`Client::new`], of a server that is told who asks.
+    ///
+    /// # Errors
+    /// And for a base that is not `https`.
+    pub fn with_login(
+        key: &'static str,
+        base: &str,
+        ca: Option<&[u8]>,
+        login: Login,
+        connect: Duration,
+        stall: Duration,
+    ) -> Result<Self, SetupError> {
         let url = || base.to_owned();
-        let uri: Uri = base.parse().map_err(|_| SetupError::BadUrl { url: url() })?;
+        let bad = || SetupError::BadUrl { key, why: format!("{base}: not a URL") };
+        let uri: Uri = base.parse().map_err(|_| bad())?;
         if uri.authority().is_none() {
-            return Err(SetupError::BadUrl { url: url() });
+            return Err(bad());
+        }
+        if login.is_secret() && uri.scheme_str() != Some("https") {
+            return Err(SetupError::Clear { url: url() });
         }
         let mut config = Agent::config_builder()
             .timeout_resolve(Some(connect))
@@ -120,11 +167,13 @@ impl Client {
             let ca = ca.ok_or_else(|| SetupError::NoAuthorities { key, url: url() })?;
             let roots = authorities(key, ca).ok_or_else(|| SetupError::BadAuthorities { key, url: url() })?;
             let tls = TlsConfig::builder()
-                .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .unversioned_rustls_crypto_provider(login::provider())
+                .client_cert(login.certificate)
                 .root_certs(roots);
             config = config.https_only(true).tls_config(tls.build());
         }
-        Ok(Self { agent: Agent::with_parts(config.build(), DefaultConnector::default(), Names) })
+        let agent = Agent::with_parts(config.build(), DefaultConnector::default(), Names);
+        Ok(Self { agent, basic: login.basic })
     }
 
     /// One request and its answer, in at most `limit`; reading the answer's body falls under the same limit.
@@ -136,6 +185,9 @@ impl Client {
         // A site's squid may keep a token that was deleted long ago: tokens have Last-Modified and no cache control.
         parts.headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache"));
         parts.headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        if let Some(basic) = &self.basic {
+            parts.headers.insert(header::AUTHORIZATION, basic.clone());
+        }
         let answer = match body {
             Some(body) => self.agent.run(self.limited(Request::from_parts(parts, body), limit)),
             None => self.agent.run(self.limited(Request::from_parts(parts, ()), limit)),

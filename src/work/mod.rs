@@ -12,6 +12,7 @@ mod claim;
 mod credentials;
 mod http;
 mod lease;
+mod login;
 mod role;
 mod settle;
 pub mod source;
@@ -137,10 +138,14 @@ pub fn run(config: Config, channel: Channel) -> i32 {
     run_at(pace, config, channel)
 }
 
-/// Why no worker could be started with this, told before there is one.
-pub fn fault(work: &Work, credentials: &Credentials) -> Option<String> {
+/// Why no worker could be started with this, key and reason, told before there is one.
+pub fn fault(work: &Work, credentials: &Credentials) -> Option<(&'static str, String)> {
     let nobody = Identity { hostname: String::new(), vm_uuid: String::new(), boot_id: String::new(), slot: 0 };
-    open(work, credentials, nobody, &Pace::of(work)).err().map(|error| error.to_string())
+    let error = open(work, credentials, nobody, &Pace::of(work)).err()?;
+    let url = match work {
+        Work::Topos(_) => "work.topos.url",
+    };
+    Some((error.key(url), error.to_string()))
 }
 
 /// Makes no call yet.

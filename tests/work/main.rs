@@ -10,6 +10,8 @@ mod completing;
 mod giving_back;
 mod holding;
 mod leaving;
+mod proxy;
+mod real;
 mod server;
 mod tls;
 mod topos;
@@ -45,9 +47,11 @@ struct Bench {
 fn config(url: &str, results: bool, ca: Option<&[u8]>) -> Config {
     let results = if results { "\"mc.out\"" } else { "null" };
     let topos = format!(r#"{{"url": "{url}", "pool": "mc", "results": {results}}}"#);
+    let mut credentials = Credentials::default();
+    credentials.put("work.topos.ca", ca.map(<[u8]>::to_vec));
     Config {
         work: Work::Topos(serde_json::from_str(&topos).unwrap()),
-        credentials: Credentials { ca: ca.map(<[u8]>::to_vec) },
+        credentials,
         identity: Identity {
             hostname: "wn-1.example.org".to_owned(),
             vm_uuid: "vm".to_owned(),

@@ -29,19 +29,33 @@ impl Request {
     /// What the call is for.
     pub fn kind(&self) -> &'static str {
         let path = self.path.split('?').next().unwrap();
+        let bases = ["/4.1/", "/4/", "/3/realms/r/"];
+        let Some(path) = bases.iter().find_map(|base| path.strip_prefix(base)) else {
+            return match (self.method.as_str(), path) {
+                ("PUT", "/dav/mc.17") => "put",
+                ("HEAD", "/dav/mc.17") => "head",
+                _ => "nonsense",
+            };
+        };
+        // In version 3 locks are the realm's.
+        let locks = if self.is_version_3() { "locks/" } else { "pools/mc/locks/" };
         match (self.method.as_str(), path) {
-            ("GET", "/4.1/pools/mc/nextToken") => "next",
-            ("GET", "/4.1/pools/mc/locks/") => "locks",
-            ("GET", "/4.1/pools/mc.out/tokens/") => "results",
-            ("PUT", "/4.1/pools/mc.out/nextToken") => "store",
-            ("GET", path) if path.starts_with("/4.1/pools/mc/tokens/") => "token",
-            ("DELETE", path) if path.starts_with("/4.1/pools/mc/tokens/") => "delete",
-            ("GET", path) if path.starts_with("/4.1/pools/mc/locks/") => "renew",
-            ("DELETE", path) if path.starts_with("/4.1/pools/mc/locks/") => "release",
-            ("POST", "/4.1/pools/mc.failed/tokens/") => "move",
-            ("GET", "/4.1/pools/mc.failed/tokens/17") => "moved",
+            ("GET", "pools/mc/nextToken") => "next",
+            ("GET", "pools/mc/locks/") => "locks",
+            ("GET", "pools/mc.out/tokens/") => "results",
+            ("PUT", "pools/mc.out/nextToken") => "store",
+            ("GET", path) if path.starts_with("pools/mc/tokens/") => "token",
+            ("DELETE", path) if path.starts_with("pools/mc/tokens/") => "delete",
+            ("GET", path) if path.starts_with(locks) => "renew",
+            ("DELETE", path) if path.starts_with(locks) => "release",
+            ("POST", "pools/mc.failed/tokens/") => "move",
+            ("GET", "pools/mc.failed/tokens/17") => "moved",
             _ => "nonsense",
         }
+    }
+
+    fn is_version_3(&self) -> bool {
+        self.path.starts_with("/3/")
     }
 }
 
@@ -183,7 +197,9 @@ fn serve(stream: impl Read + Write, pool: &Mutex<Pool>, script: &Mutex<Script>) 
             }
             let length = body.len();
             let _ = write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n{headers}\r\n");
-            let _ = stream.write_all(&body);
+            if request.method != "HEAD" {
+                let _ = stream.write_all(&body);
+            }
         }
     }
     let _ = stream.flush();
@@ -221,8 +237,9 @@ impl Pool {
         let locked = path.ends_with(UUID) && self.lock.is_some();
         match request.kind() {
             "next" if self.token.is_some() && self.lock.is_none() => {
-                self.lock = Some(decode(request.path.split("description=").nth(1).unwrap()));
-                let lock = format!("X-Topos-LockURL: http://elsewhere.example/4.1/pools/mc/locks/{UUID}\r\n");
+                self.lock = Some(decode(request.path.split("description=").nth(1).unwrap_or_default()));
+                let name = if request.is_version_3() { "Topos-LockURL" } else { "X-Topos-LockURL" };
+                let lock = format!("{name}: http://elsewhere.example/4.1/pools/mc/locks/{UUID}\r\n");
                 let location = "Location: http://elsewhere.example/4.1/pools/mc/tokens/17\r\n";
                 (303, format!("{lock}{location}"), b"http://elsewhere.example/4.1/pools/mc/tokens/17".into())
             }
@@ -251,6 +268,15 @@ impl Pool {
                 self.renewed_since_store = false;
                 (201, String::new(), Vec::new())
             }
+            "put" => {
+                self.results.push(("mc.17".to_owned(), request.body.clone()));
+                self.renewed_since_store = false;
+                (201, String::new(), Vec::new())
+            }
+            "head" => match self.results.last() {
+                Some((_, body)) => (200, String::new(), body.clone()),
+                None => say(404),
+            },
             "results" if self.results.is_empty() => (200, String::new(), b"null".into()),
             "results" => {
                 let row = |(name, _): &(String, Vec<u8>)| format!("{{\"Name\": \"9\", \"Original Name\": \"{name}\"}}");

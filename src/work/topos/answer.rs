@@ -3,10 +3,12 @@
 //! Bodies never decide: every error and every "done" of ToPoS is XHTML, whatever `Accept` asked for.
 //! The two listings are the exception, and those are asked for as JSON.
 
+use std::fmt;
 use std::io::Read;
+use std::marker::PhantomData;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::work::Identity;
 use crate::work::call::{Status, reading};
@@ -60,13 +62,39 @@ pub struct Row {
     pub name: Option<String>,
 }
 
-/// Reads a JSON listing. An empty one is `null`.
+/// Goes through a JSON listing, row by row: a pool may have a million of them. An empty one is `null`.
 ///
 /// # Errors
-/// Those of the reader and of the parser.
-pub fn listing<T: DeserializeOwned>(body: impl Read) -> Result<Vec<T>, serde_json::Error> {
-    let body = std::io::BufReader::new(body.take(MAX_LISTING));
-    Ok(serde_json::from_reader::<_, Option<Vec<T>>>(body)?.unwrap_or_default())
+/// Those of the reader and of the parser; rows before the fault were seen.
+pub fn listing<T: DeserializeOwned>(body: impl Read, each: impl FnMut(T)) -> Result<(), serde_json::Error> {
+    rows(body.take(MAX_LISTING), each)
+}
+
+fn rows<T: DeserializeOwned>(body: impl Read, each: impl FnMut(T)) -> Result<(), serde_json::Error> {
+    struct Rows<T, F>(F, PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Rows<T, F> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of rows or null")
+        }
+
+        fn visit_unit<E>(self) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut rows: A) -> Result<(), A::Error> {
+            while let Some(row) = rows.next_element()? {
+                (self.0)(row);
+            }
+            Ok(())
+        }
+    }
+
+    let mut reader = serde_json::Deserializer::from_reader(std::io::BufReader::new(body));
+    reader.deserialize_any(Rows(each, PhantomData))?;
+    reader.end()
 }
 
 /// A lock that is free for us to take away: it was left by an earlier life of this machine, or by an earlier process in
@@ -164,6 +192,21 @@ mod tests {
         }
     }
 
+    fn all<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, serde_json::Error> {
+        let mut rows = Vec::new();
+        listing(text.as_bytes(), |row| rows.push(row)).map(|()| rows)
+    }
+
+    #[test]
+    fn a_listing_that_breaks_off_is_an_error_and_its_rows_are_seen() {
+        let row = r#"{"Name": "u", "LockDescription": "somebody"},"#;
+        let text = format!("[{}", row.repeat(1000));
+        let mut count = 0;
+        let error = rows(text.as_bytes().take(20 * row.len() as u64), |_: Lock| count += 1).unwrap_err();
+        assert!(error.is_eof(), "{error}");
+        assert_eq!(count, 19);
+    }
+
     #[test]
     fn listings() {
         let locks = r#"[{"Name": "u", "Token name": "", "Timeout": "0:04:59", "LockDescription": "h\/v\/b\/0"}, {"Name": "w", "LockDescription": null}]"#;
@@ -171,14 +214,15 @@ mod tests {
             Lock { uuid: "u".to_owned(), description: Some("h/v/b/0".to_owned()) },
             Lock { uuid: "w".to_owned(), description: None },
         ];
-        assert_eq!(listing::<Lock>(locks.as_bytes()).unwrap(), expected);
-        assert_eq!(listing::<Lock>(&b"null"[..]).unwrap(), []);
+        assert_eq!(all::<Lock>(locks).unwrap(), expected);
+        assert_eq!(all::<Lock>("null").unwrap(), []);
         assert_eq!(
-            listing::<Row>(&b"[{\"Size\": \"9 B\", \"Original Name\": \"mc.1\", \"Name\": \"5\"}]"[..]).unwrap(),
+            all::<Row>(r#"[{"Size": "9 B", "Original Name": "mc.1", "Name": "5"}]"#).unwrap(),
             [Row { name: Some("mc.1".to_owned()) }]
         );
-        assert!(listing::<Lock>(&b"<html/>"[..]).is_err());
-        assert!(listing::<Lock>(&b"[{\"Name\": "[..]).is_err());
+        for bad in ["", "<html/>", "[{\"Name\": ", "[{\"Name\": \"u\"}", "[] []", "{}", "[7]"] {
+            assert!(all::<Lock>(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

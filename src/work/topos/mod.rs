@@ -1,8 +1,12 @@
-//! A ToPoS 4.1 token pool as a source of work: its calls, one function each.
+//! A ToPoS token pool as a source of work: its calls, one function each.
 //!
-//! Every URL is built from the configured base; what a server says about its own name is not used.
+//! Every URL is built from the configured base; what a server says about its own name is not used. Versions 4 and 4.1
+//! are the same here. In version 3 the locks are the realm's, and have no description: what a claim locked whose answer
+//! was lost stays locked until it runs out.
 
 mod answer;
+mod directory;
+mod results;
 
 use std::io::Read;
 use std::time::Duration;
@@ -10,27 +14,38 @@ use std::time::Duration;
 use ureq::http::request::Builder;
 use ureq::http::{Request, header};
 
-use self::answer::{Lock, Row};
+use self::answer::Lock;
+use self::results::Results;
 use super::call::{self, Failure, Place};
 use super::http::{Client, SetupError};
+use super::login::{self, Login};
 use super::source::{Claim, Fetched, Held, Left, Reply, Source, Value};
 use super::{Credentials, Identity, Pace};
 use crate::agent::channel::MAX_BODY;
 use crate::ban::owner::Owner;
 use crate::clock::Deadline;
-use crate::context::site::Topos;
+use crate::context::topos::{Topos, Version};
+
+const CA: &str = "work.topos.ca";
+const USER: &str = "work.topos.user_file";
+const CERTIFICATE: &str = "work.topos.certificate";
+const KEY: &str = "work.topos.key";
+const PROXY: &str = "work.topos.proxy";
 
 const TEXT: &str = "text/plain";
 const JSON: &str = "application/json";
+/// More locks than this machine can ever have left; a server may list as many as it likes.
+const MAX_LEFT: usize = 1000;
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// A pool, and the pool of its results.
+/// A pool, and where its results go.
 #[derive(Debug)]
 pub struct Pool {
     client: Client,
+    version: Version,
     base: String,
     pool: String,
-    results: Option<String>,
+    results: Option<Results>,
     lock_secs: u64,
     lease_limit: u32,
     identity: Identity,
@@ -40,15 +55,20 @@ impl Pool {
     /// Makes no call yet. The lock is rounded down to seconds.
     ///
     /// # Errors
-    /// When the site's URL and authorities do not fit together.
+    /// When the site's URL, authorities and login do not fit together.
     pub fn new(topos: &Topos, credentials: &Credentials, identity: Identity, pace: &Pace) -> Result<Self, SetupError> {
+        let version = topos.version().map_err(|why| SetupError::BadUrl { key: "work.topos.url", why })?;
         let base = topos.url.get().trim_end_matches('/').to_owned();
-        let ca = credentials.ca.as_deref();
+        let ca = credentials.get(CA);
+        let login = login(credentials)?;
+        let results = topos.results.as_ref();
+        let results = results.map(|results| Results::new(results, &base, ca, &login, &identity, pace)).transpose()?;
         Ok(Self {
-            client: Client::new("work.topos.ca", &base, ca, pace.connect, pace.call)?,
+            client: Client::with_login(CA, &base, ca, login, pace.connect, pace.call)?,
+            version,
             base,
             pool: topos.pool.to_string(),
-            results: topos.results.as_ref().map(ToString::to_string),
+            results,
             lock_secs: pace.lock.as_secs(),
             lease_limit: *topos.lease_limit.get(),
             identity,
@@ -69,34 +89,51 @@ impl Pool {
     }
 
     fn lock(&self, lock: &str) -> String {
-        self.url(&self.pool, &format!("locks/{lock}"))
+        match self.version {
+            Version::Three => format!("{}/locks/{lock}", self.base),
+            Version::Four => self.url(&self.pool, &format!("locks/{lock}")),
+        }
     }
 
     fn token(&self, pool: &str, id: &str) -> String {
         self.url(pool, &format!("tokens/{id}"))
     }
+}
 
-    fn listing<T: serde::de::DeserializeOwned>(&self, url: &str, limit: Duration) -> Reply<Vec<T>> {
-        let (answer, failed) = match self.client.expect(get(url, JSON), None, &[200], limit) {
-            Ok(done) => done,
-            Err(reply) => return reply,
-        };
-        match answer::listing(answer.into_body().into_reader()) {
-            Ok(rows) => Reply::Done(rows),
-            Err(error) if error.is_io() => Reply::Unsure { why: failed.with(&error), sent: true },
-            Err(error) => Reply::Refused(failed.with(&error)),
-        }
-    }
+/// From the files that the site names.
+fn login(credentials: &Credentials) -> Result<Login, SetupError> {
+    let bad = |key: &'static str| move |why| SetupError::BadLogin { key, why };
+    let basic = credentials.get(USER).map(|file| login::basic(file).map_err(bad(USER))).transpose()?;
+    let certificate = match (credentials.get(PROXY), credentials.get(CERTIFICATE), credentials.get(KEY)) {
+        (Some(proxy), _, _) => Some(login::certificate(proxy, proxy).map_err(bad(PROXY))?),
+        (None, Some(chain), Some(key)) => Some(login::certificate(chain, key).map_err(bad(CERTIFICATE))?),
+        _ => None,
+    };
+    Ok(Login { basic, certificate })
 }
 
 impl Source for Pool {
     fn recover(&mut self, limit: Duration) -> Reply<Vec<Left>> {
-        let locks = self.listing::<Lock>(&self.url(&self.pool, "locks/"), limit);
-        locks.map(|locks| locks.into_iter().filter_map(|lock| answer::left(lock, &self.identity)).collect())
+        if self.version == Version::Three {
+            return Reply::Refused("version 3 of the protocol does not tell whose a lock is".to_owned());
+        }
+        let mut all = Vec::new();
+        let each = |lock: Lock| all.extend(answer::left(lock, &self.identity).filter(|_| all.len() < MAX_LEFT));
+        results::listing(&self.client, &self.url(&self.pool, "locks/"), each, limit).map(|()| all)
     }
 
     fn claim(&mut self, limit: Duration) -> Claim {
-        let query = format!("timeout={}&description={}", self.lock_secs, call::encode(&self.identity.owner()));
+        match self.results.as_ref().map_or(Reply::Done(()), Results::ready) {
+            Reply::Done(()) => {}
+            Reply::Unsure { why, .. } => return Claim::Unsure { why: format!("results: {why}"), sent: false },
+            Reply::Refused(why) | Reply::Absent(why) => {
+                return Claim::Refused { why: format!("results: {why}"), broken: true };
+            }
+        }
+        let mut query = format!("timeout={}", self.lock_secs);
+        if self.version != Version::Three {
+            query.push_str(&format!("&description={}", call::encode(&self.identity.owner())));
+        }
         let url = self.url(&self.pool, "nextToken");
         let request = get(&format!("{url}?{query}"), TEXT);
         let place = Place::of(&request);
@@ -105,7 +142,11 @@ impl Source for Pool {
             Err(Failure { why, sent }) => return Claim::Unsure { why, sent },
         };
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
-        match answer::claim(answer.status().as_u16(), header("location"), header("x-topos-lockurl")) {
+        let lock = match self.version {
+            Version::Three => "topos-lockurl",
+            Version::Four => "x-topos-lockurl",
+        };
+        match answer::claim(answer.status().as_u16(), header("location"), header(lock)) {
             Claim::Refused { why, broken } => Claim::Refused { why: place.with(&why), broken },
             Claim::Unsure { why, sent } => Claim::Unsure { why: place.with(&why), sent },
             other => other,
@@ -151,19 +192,15 @@ impl Source for Pool {
     }
 
     fn store(&mut self, held: &Held, result: &[u8], limit: Duration) -> Reply {
-        let Some(results) = &self.results else { return Reply::Done(()) };
-        let request = Request::put(self.url(results, "nextToken"))
-            .header(header::ACCEPT, TEXT)
-            .header(header::CONTENT_TYPE, "application/octet-stream")
-            .header(header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", self.result_name(&held.id)));
-        self.client.plain(request, Some(result), &[201], limit)
+        let name = self.result_name(&held.id);
+        let store = |results: &Results| results.store(&self.client, &name, result, limit);
+        self.results.as_ref().map_or(Reply::Done(()), store)
     }
 
-    fn stored(&mut self, held: &Held, _: &[u8], limit: Duration) -> Reply<bool> {
-        let Some(results) = &self.results else { return Reply::Done(false) };
+    fn stored(&mut self, held: &Held, result: &[u8], limit: Duration) -> Reply<bool> {
         let name = self.result_name(&held.id);
-        let rows = self.listing::<Row>(&self.url(results, "tokens/"), limit);
-        rows.map(|rows| rows.iter().any(|row| row.name.as_ref() == Some(&name)))
+        let stored = |results: &Results| results.stored(&self.client, &name, result, limit);
+        self.results.as_ref().map_or(Reply::Done(false), stored)
     }
 
     fn finish(&mut self, held: &Held, limit: Duration) -> Reply {
@@ -201,7 +238,7 @@ impl Source for Pool {
     }
 
     fn result_place(&self, held: &Held) -> Option<String> {
-        self.results.is_some().then(|| self.result_name(&held.id))
+        self.results.as_ref().map(|results| results.place(&self.result_name(&held.id)))
     }
 
     fn failed_place(&self) -> String {

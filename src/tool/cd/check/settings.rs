@@ -11,6 +11,7 @@ use crate::config;
 use crate::context::opennebula::Nebula;
 use crate::context::shell::{self, ShellError, Variable};
 use crate::context::site::{Site, Work};
+use crate::context::topos::Results;
 use crate::image::policy::Policy;
 use crate::syslog::tls;
 use crate::work;
@@ -156,18 +157,16 @@ fn meaning(tree: &Tree, settings: &Settings) -> Result<Vec<Finding>, CdError> {
         }
     }
     if let Some(Work::Topos(topos)) = &site.work {
-        let authorities = match &topos.ca {
-            Some(file) => tree.read(file)?,
-            None => None,
-        };
-        let credentials = work::Credentials { ca: authorities };
-        if faults.iter().all(|(key, _)| *key != "work.topos.ca")
-            && let Some(what) = work::fault(&Work::Topos(topos.clone()), &credentials)
+        let mut credentials = work::Credentials::default();
+        for (key, file) in topos.files() {
+            credentials.put(key, tree.read(file)?);
+        }
+        if faults.iter().all(|(key, _)| !key.starts_with("work."))
+            && let Some((key, what)) = work::fault(&Work::Topos(topos.clone()), &credentials)
         {
-            let key = if topos.ca.is_some() { "work.topos.ca" } else { "work.topos.url" };
             findings.push(settings.about_key(Error, key, what));
         }
-        if topos.results.as_ref() == Some(&topos.pool) {
+        if topos.results == Some(Results::Pool(topos.pool.clone())) {
             let what = "results go into the pool that tokens come from, so each result becomes a new token";
             findings.push(settings.about_key(Warning, "work.topos.results", what));
         }

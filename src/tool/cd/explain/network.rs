@@ -129,7 +129,7 @@ pub fn work(known: &Known<'_>) -> Part {
     };
     let Work::Topos(topos) = source;
     let results = match &topos.results {
-        Some(pool) => format!("results into pool {pool}"),
+        Some(results) => format!("results into {results}"),
         None => "results are only logged".to_owned(),
     };
     let limits = site.limits;
@@ -137,6 +137,7 @@ pub fn work(known: &Known<'_>) -> Part {
         "work",
         vec![
             format!("tokens from pool {} of {} ({whose}), {results}", topos.pool, topos.url),
+            format!("one that was handed out {} times and fails goes to pool {}.failed", topos.lease_limit, topos.pool),
             format!(
                 "each locked for {} s and renewed; ends after {} s without work, or {} s without the server",
                 topos.lock_secs, limits.idle_secs, limits.fault_secs
