@@ -28,6 +28,8 @@ pub struct Bans {
     unknown: Unknown,
     stop_running: bool,
     refresh: Option<Refresh>,
+    /// Another list was taken since [`Bans::take_news`].
+    news: bool,
 }
 
 /// For a list that is fetched.
@@ -75,7 +77,15 @@ impl Bans {
             failures: 0,
             why: "it was not fetched yet".to_owned(),
         });
-        Ok(Self { list, wanted, unknown: site.unknown, stop_running: site.stop_running, fetched: None, refresh })
+        Ok(Self {
+            list,
+            wanted,
+            unknown: site.unknown,
+            stop_running: site.stop_running,
+            fetched: None,
+            refresh,
+            news: false,
+        })
     }
 
     /// Whether there is a list to go by, if there ought to be one.
@@ -141,8 +151,14 @@ impl Bans {
         let version = Version { source: refresh.url.clone(), sha256 };
         if self.fetched.as_ref().is_none_or(|(_, known)| known.sha256 != version.sha256) {
             audit::ban_list(&list, &version);
+            self.news = true;
         }
         self.fetched = Some((list, version));
+    }
+
+    /// Whether another list decides since this was asked last.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// The worker could not fetch it.

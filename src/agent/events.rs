@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use thiserror::Error;
 
@@ -257,6 +257,12 @@ impl Events {
     pub fn sleep(&mut self, deadline: Deadline) -> Result<(), Stop> {
         self.wait(&[], deadline).map(drop)
     }
+}
+
+/// Whether a descriptor is ready now.
+pub fn is_ready(fd: BorrowedFd<'_>, interest: PollFlags) -> bool {
+    let mut set = [PollFd::new(fd, interest)];
+    poll(&mut set, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]

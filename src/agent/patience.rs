@@ -1,38 +1,35 @@
-//! Waiting between tries: longer each time, never in step with other machines, and not for ever.
+//! Pauses between tries: longer each time, and never in step with other machines.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::sys::random;
 
-/// Pauses that double from the first to the longest, for a limited time in all.
+/// Pauses whose upper bound doubles from the first to the longest.
 #[derive(Debug)]
 pub struct Patience {
-    pause: Duration,
-    longest: Duration,
-    limit: Duration,
-    since: Option<Instant>,
+    bounds: (Duration, Duration),
+    bound: Duration,
 }
 
 impl Patience {
-    /// `pauses` are the first and the longest; `limit` is counted from the first failed try.
-    pub fn new(pauses: (Duration, Duration), limit: Duration) -> Self {
-        Self { pause: pauses.0, longest: pauses.1, limit, since: None }
+    /// The first bound and the longest.
+    pub fn new(bounds: (Duration, Duration)) -> Self {
+        Self { bounds, bound: bounds.0 }
     }
-}
 
-/// How long to wait after one more failed try; ends when it is enough.
-impl Iterator for Patience {
-    type Item = Duration;
+    /// How long to wait after one more try that was in vain.
+    ///
+    /// Anything from nothing to the bound ("full jitter"): machines that failed together, as a server that goes away
+    /// makes them, spread over the whole of it. A pause with a fixed part would leave them in a pack.
+    pub fn pause(&mut self) -> Duration {
+        let pause = self.bound.mul_f64(random::fraction());
+        self.bound = (self.bound * 2).min(self.bounds.1);
+        pause
+    }
 
-    fn next(&mut self) -> Option<Duration> {
-        let left = self.limit.saturating_sub(self.since.get_or_insert_with(Instant::now).elapsed());
-        if left.is_zero() {
-            return None;
-        }
-        // Half to whole, at random: a thousand machines that booted together must not ask together.
-        let pause = self.pause.mul_f64(0.5 + 0.5 * random::fraction());
-        self.pause = (self.pause * 2).min(self.longest);
-        Some(pause.min(left))
+    /// A try was not in vain.
+    pub fn reset(&mut self) {
+        self.bound = self.bounds.0;
     }
 }
 
@@ -40,15 +37,26 @@ impl Iterator for Patience {
 mod tests {
     use super::*;
 
+    const SECS: fn(u64) -> Duration = Duration::from_secs;
+
     #[test]
-    fn pauses_grow_and_end() {
-        let secs = Duration::from_secs;
-        let mut patience = Patience::new((secs(2), secs(5)), secs(1000));
-        for longest in [2, 4, 5, 5] {
-            let pause = patience.next().unwrap();
-            assert!(pause <= secs(longest) && pause * 2 >= secs(longest), "{pause:?}");
+    fn bounds_grow_to_the_longest_and_begin_anew() {
+        let mut patience = Patience::new((SECS(2), SECS(5)));
+        for bound in [2, 4, 5, 5] {
+            assert_eq!(patience.bound, SECS(bound));
+            assert!(patience.pause() <= SECS(bound));
         }
-        assert_eq!(Patience::new((secs(2), secs(5)), secs(0)).next(), None);
-        assert!(Patience::new((secs(60), secs(60)), secs(1)).next().unwrap() <= secs(1));
+        patience.reset();
+        assert_eq!(patience.bound, SECS(2));
+    }
+
+    #[test]
+    fn pauses_fill_all_of_their_bound() {
+        let pauses: Vec<Duration> = (0..1000).map(|_| Patience::new((SECS(100), SECS(100))).pause()).collect();
+        for tenth in 0..10 {
+            let here = pauses.iter().filter(|pause| (tenth * 10..tenth * 10 + 10).contains(&pause.as_secs())).count();
+            // A hundred are expected; six standard deviations are 57.
+            assert!((43..=157).contains(&here), "{here} of 1000 pauses in the {tenth}. tenth");
+        }
     }
 }

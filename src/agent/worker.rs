@@ -11,7 +11,6 @@ use super::channel::Channel;
 use super::protocol::{FromWorker, ToWorker, Token};
 use super::runner::{Fault, machine_fault};
 use super::{Agent, network, roles};
-use crate::clock::Deadline;
 use crate::context::medium::COPY;
 use crate::context::site::Work;
 use crate::ids;
@@ -21,51 +20,43 @@ use crate::work::{self, Config, Credentials, Identity, ban_list};
 /// An idle worker leaves at once; nothing is lost with one that does not.
 pub const LEAVE: Duration = Duration::from_secs(2);
 
-/// A worker process, and the body of its last message.
+/// A worker process, and the value of the token that it claimed last.
 pub struct Worker {
     child: Child,
     channel: Channel,
     body: Vec<u8>,
     /// Where its work comes from.
     pub pool: String,
-    /// Whose work may run, as far as the worker has told by now.
-    pub bans: Bans,
 }
 
 impl Worker {
-    /// Starts one for this source of work.
+    /// Starts one for this source of work. Bans are the machine's, so the first slot's alone fetches their list.
     ///
     /// # Errors
     /// A file of the CD that is not there, or the fork.
-    pub fn start(agent: &mut Agent, work: Work, credentials: Credentials, bans: Bans) -> Result<Self, String> {
+    pub fn start(agent: &mut Agent, work: Work, credentials: Credentials, slot: u32) -> Result<Self, String> {
         // The medium phase has seen that it is there.
         let read = |file: &String| {
             fs::read(format!("{COPY}/{file}")).map_err(|error| format!("{file} on the context CD: {error}"))
         };
         let site = agent.site.bans.clone().unwrap_or_default();
         let ban_list = match &site.refresh_url {
-            Some(url) => Some(ban_list::Config {
+            Some(url) if slot == 0 => Some(ban_list::Config {
                 url: url.to_string(),
                 ca: site.ca.as_ref().map(read).transpose()?,
                 interval: Duration::from_secs(site.interval_secs.into()),
             }),
-            None => None,
+            _ => None,
         };
         let boot_id = agent.report.boot_id.clone();
         let hostname = agent.report.hostname.clone().unwrap_or_else(|| "localhost".to_owned());
-        let identity = Identity { hostname, vm_uuid: network::machine_uuid(&boot_id), boot_id, slot: 0 };
+        let identity = Identity { hostname, vm_uuid: network::machine_uuid(&boot_id), boot_id, slot };
         let pool = work.place();
         let (ours, theirs) = Channel::pair().map_err(|error| format!("worker: {error}"))?;
         let keep = [roles::fd(&theirs)];
         let config = Config { work, credentials, identity, ban_list };
         let child = roles::start(&mut agent.events, "worker", ids::WORKER, &keep, || work::run(config, theirs));
-        Ok(Self {
-            child: child.map_err(|error| format!("worker: {error}"))?,
-            channel: ours,
-            body: Vec::new(),
-            pool,
-            bans,
-        })
+        Ok(Self { child: child.map_err(|error| format!("worker: {error}"))?, channel: ours, body: Vec::new(), pool })
     }
 
     /// Says something.
@@ -76,61 +67,23 @@ impl Worker {
         self.channel.send(message, body).map_err(|error| machine_fault(format!("the worker is gone: {error}")))
     }
 
-    /// Waits for its answer.
-    ///
-    /// # Errors
-    /// A wish to end, a worker that is gone, or one that says nothing.
-    pub fn answer(&mut self, agent: &mut Agent, limit: Duration) -> Result<FromWorker, Fault> {
-        let deadline = Deadline::after(limit);
-        loop {
-            if let Some(message) = self.heard()? {
-                return Ok(message);
-            }
-            let (fd, interest) = self.source();
-            if !agent.events.wait(&[(fd, interest)], deadline)? {
-                // At the end it had its time; before, it breaks its word.
-                let late = machine_fault(format!("the worker did not answer in {} s", limit.as_secs()));
-                return Err(if agent.events.is_ending() { Fault::Stop } else { late });
-            }
-        }
-    }
-
-    /// What it says without being asked: a lost lease. A ban list is taken on the way.
+    /// What it says, if it has said something. A ban list is taken on the way.
     ///
     /// # Errors
     /// The worker is gone.
-    pub fn heard(&mut self) -> Result<Option<FromWorker>, Fault> {
+    pub fn heard(&mut self, bans: &mut Bans) -> Result<Option<FromWorker>, Fault> {
         loop {
             let heard = self.channel.try_recv();
             let heard = heard.map_err(|error| machine_fault(format!("the worker is gone: {error}")))?;
             let Some((message, body)) = heard else { return Ok(None) };
             match message {
-                FromWorker::BanList { sha256 } => self.bans.take(sha256, &body),
-                FromWorker::BanListFault { why } => self.bans.missed(why),
+                FromWorker::BanList { sha256 } => bans.take(sha256, &body),
+                FromWorker::BanListFault { why } => bans.missed(why),
                 FromWorker::Claimed(token) => {
                     self.body = body;
                     return Ok(Some(FromWorker::Claimed(Token { owner: token.owner.checked(), ..token })));
                 }
-                other => {
-                    self.body = body;
-                    return Ok(Some(other));
-                }
-            }
-        }
-    }
-
-    /// Waits for a ban list to go by, if there is none.
-    ///
-    /// # Errors
-    /// A wish to end, or a worker that is gone or talks of something else.
-    pub fn wait_for_bans(&mut self, agent: &mut Agent, limit: Duration) -> Result<(), Fault> {
-        let deadline = Deadline::after(limit);
-        loop {
-            if let Some(message) = self.heard()? {
-                return Err(machine_fault(format!("the worker says {message:?} without a claim")));
-            }
-            if self.bans.ready().is_ok() || !agent.events.wait(&[self.source()], deadline)? {
-                return Ok(());
+                other => return Ok(Some(other)),
             }
         }
     }
@@ -145,10 +98,13 @@ impl Worker {
         std::mem::take(&mut self.body)
     }
 
-    /// Lets it go; it has nothing in hand, or had its time.
-    pub fn dismiss(mut self, agent: &mut Agent) {
+    /// Tells it to leave. One that is gone has left.
+    pub fn dismiss(&mut self) {
         let _ = self.send(&ToWorker::Stop, &[]);
-        agent.events.wait_through(&[(self.child.as_fd(), PollFlags::POLLIN)], Deadline::after(LEAVE));
-        agent.events.bury(&self.child);
+    }
+
+    /// Its process, to be waited for.
+    pub fn child(&self) -> &Child {
+        &self.child
     }
 }

@@ -13,6 +13,7 @@ use super::payload::Tightening;
 use super::syslog::Syslog;
 pub use super::topos::Topos;
 use crate::disk::policy::Wanted;
+use crate::image::policy::some_between;
 
 /// The whole file. Everything is optional; unknown keys are refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -126,13 +127,24 @@ pub struct Limits {
     pub idle_secs: u32,
     /// Seconds for which an unreachable work source is tried again.
     pub fault_secs: u32,
+    /// Tokens that are worked on at once; one a processor unless said.
+    #[serde(deserialize_with = "some_between::<_, 1, 1024>")]
+    pub slots: Option<u32>,
+    /// Tokens that are worked on in the life of the machine.
+    #[serde(deserialize_with = "some_between::<_, 1, { u32::MAX }>")]
+    pub max_tasks: Option<u32>,
+    /// Seconds from the kernel's start after which no payload runs any more.
+    #[serde(deserialize_with = "some_between::<_, 1, { u32::MAX }>")]
+    pub max_secs: Option<u32>,
+    /// Seconds that must be left of these for a token to be claimed.
+    pub min_task_secs: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         // Idle: Vac counts a life under 600 s as an abort only without a message; ours says 300, so end early.
         // Fault: long enough for a server's reboot, short enough not to hold a slot for nothing.
-        Self { idle_secs: 120, fault_secs: 900 }
+        Self { idle_secs: 120, fault_secs: 900, slots: None, max_tasks: None, max_secs: None, min_task_secs: 0 }
     }
 }
 

@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::policy::{between, some_between};
 pub use super::reach::{Access, Hosts, Network};
+use crate::payload::outcome::End;
+use crate::sys::process::Exit;
 
 /// MiB; more than any machine has.
 pub(crate) const MAX_MB: u32 = 16_777_216;
@@ -48,6 +50,9 @@ pub struct Payload {
     /// Seconds between SIGTERM and the end of everything.
     #[serde(default = "grace_secs", deserialize_with = "between::<_, 0, MAX_GRACE_SECS>")]
     pub grace_secs: u32,
+    /// Exit codes that say that no other try does better: the token is put aside and not given back.
+    #[serde(default, deserialize_with = "exit_codes")]
+    pub no_retry: Vec<i32>,
     /// Places beyond its own directories that it may write to where their owner lets it; a site's shared file system.
     #[serde(default, deserialize_with = "places")]
     pub writable: Vec<String>,
@@ -81,12 +86,20 @@ impl Payload {
             scratch_mb: scratch_mb(),
             wall_secs: wall_secs(),
             grace_secs: grace_secs(),
+            no_retry: Vec::new(),
             writable: Vec::new(),
             user_namespaces: false,
             setuid_programs: false,
             network: Network::default(),
             console_shell: false,
         }
+    }
+}
+
+impl Payload {
+    /// Whether a token whose job has failed so may do better at another try.
+    pub fn tries_again(&self, end: &End) -> bool {
+        !matches!(end, End::Exited(Exit::Code(code)) if self.no_retry.contains(code))
     }
 }
 
@@ -116,6 +129,15 @@ fn wall_secs() -> u32 {
 
 fn grace_secs() -> u32 {
     10
+}
+
+/// 0 is success, and a status has eight bits.
+fn exit_codes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i32>, D::Error> {
+    let codes = Vec::<i32>::deserialize(deserializer)?;
+    match codes.iter().find(|code| !(1..=255).contains(*code)) {
+        Some(code) => Err(D::Error::custom(format!("{code} is not an exit code of a failure (1-255)"))),
+        None => Ok(codes),
+    }
 }
 
 /// Absolute paths, without a `/` at their end. What lies below which is decided by their names alone, so none may turn.
@@ -181,6 +203,29 @@ mod tests {
         for wrong in ["/a/..", "/a/../b", "/..", "/./a", "/a//b", "/a//"] {
             let why = places(&format!(r#"["{wrong}"]"#)).unwrap_err();
             assert!(why.ends_with("has an empty name, . or .. in it"), "{wrong}: {why}");
+        }
+    }
+
+    #[test]
+    fn an_exit_code_may_say_that_no_other_try_does_better() {
+        let read = |codes: &str| {
+            let text = format!(r#"{{"command": ["/w"], "no_retry": {codes}}}"#);
+            crate::config::parse::<Payload>("i", text.as_bytes()).map_err(|error| error.to_string())
+        };
+        let payload = read("[2, 65]").unwrap();
+        let ends = [
+            (End::Exited(Exit::Code(2)), false),
+            (End::Exited(Exit::Code(65)), false),
+            (End::Exited(Exit::Code(1)), true),
+            (End::Exited(Exit::Signal(2)), true),
+            (End::TooLong(2), true),
+        ];
+        for (end, again) in ends {
+            assert_eq!(payload.tries_again(&end), again, "{end}");
+        }
+        for code in ["0", "256", "-1"] {
+            let why = read(&format!("[{code}]")).unwrap_err();
+            assert_eq!(why, format!("i:1: no_retry: {code} is not an exit code of a failure (1-255)"));
         }
     }
 

@@ -45,6 +45,7 @@ impl Payload {
             scratch_mb: judge.number("payload.scratch_mb", self.scratch_mb, site.scratch_mb),
             wall_secs: judge.number("payload.wall_secs", self.wall_secs, site.wall_secs),
             grace_secs: self.grace_secs,
+            no_retry: self.no_retry.clone(),
             writable: judge.places("payload.writable", &self.writable, site.writable.as_deref()),
             user_namespaces: judge.switch("payload.user_namespaces", self.user_namespaces, site.user_namespaces),
             setuid_programs: judge.switch("payload.setuid_programs", self.setuid_programs, site.setuid_programs),

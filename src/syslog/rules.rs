@@ -10,8 +10,8 @@ use super::record::{self, Record};
 use crate::clock::Deadline;
 use crate::context::syslog::{Rate, Severity, Syslog};
 
-/// Jobs whose names are kept. One runs at a time and leaves nothing behind, so this is a long memory.
-const MOST: usize = 256;
+/// Jobs whose names are kept. 1024 run at a time at most, and leave nothing behind.
+const MOST: usize = 2048;
 /// A job that says too much is told of once in this time.
 const ANNOUNCE: Duration = Duration::from_secs(1);
 

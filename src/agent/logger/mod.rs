@@ -30,8 +30,8 @@ use crate::syslog::{self, Origin};
 /// Deaths that may come within [`WINDOW`]: more are no accident, and the next logger would die like the last one.
 const DEATHS: usize = 3;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Jobs that a new logger is told of. One runs at a time, and what earlier ones said is read within moments.
-const JOBS: usize = 16;
+/// Jobs that a new logger is told of. 1024 run at a time at most, and what earlier ones said is read within moments.
+const JOBS: usize = 1040;
 /// For a job's name to be on its way: a logger that takes longer does not hold up the work.
 const NAMING: Duration = Duration::from_secs(1);
 /// For the last log records; a server that takes longer has stalled.
@@ -371,10 +371,11 @@ mod tests {
         let mut words = Words::default();
         let job = |uid| ToLogger::Job { uid, job: format!("job-{uid}"), owner: String::new() };
         words.keep(ToLogger::Hostname("a".to_owned()), Vec::new());
-        (0..20).for_each(|uid| words.keep(job(uid), Vec::new()));
+        (0..JOBS as u32 + 4).for_each(|uid| words.keep(job(uid), Vec::new()));
         words.keep(ToLogger::Hostname("b".to_owned()), Vec::new());
         let all: Vec<ToLogger> = words.all().map(|(word, _)| word.clone()).collect();
-        let expected: Vec<_> = [ToLogger::Hostname("b".to_owned())].into_iter().chain((4..20).map(job)).collect();
+        let expected: Vec<_> =
+            [ToLogger::Hostname("b".to_owned())].into_iter().chain((4..JOBS as u32 + 4).map(job)).collect();
         assert_eq!(all, expected);
     }
 }

@@ -1,0 +1,201 @@
+//! What all slots share: the rules, what was done, and why nothing more is claimed.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::super::audit::Claims;
+use super::super::bans::Bans;
+use super::super::patience::Patience;
+use super::super::runner::{Fault, machine_fault};
+use super::limits::{Reason, Rules};
+use super::tally::Tally;
+use crate::verdict::Verdict;
+
+/// Shared by all slots of a machine.
+pub struct Common {
+    /// When to claim no more.
+    pub rules: Rules,
+    /// How long the worker may take to settle a token.
+    pub settle: Duration,
+    /// Whose work may run.
+    pub bans: Bans,
+    /// What was done so far.
+    pub tally: Tally,
+    /// What the log has of claims.
+    pub claims: Claims,
+    /// Since when nobody works and there is no work.
+    quiet: Option<Instant>,
+    /// Since when nothing can be claimed, and how the machine ends if that lasts.
+    trouble: Option<(Instant, Result<Verdict, Fault>)>,
+    /// Why the machine ends, once that is decided; what runs goes on.
+    end: Option<Why>,
+    /// What runs is stopped, too.
+    stopping: bool,
+    asked: bool,
+    /// What the rules say for now.
+    held: Option<Reason>,
+}
+
+impl Common {
+    /// At the start of the phase.
+    pub fn new(rules: Rules, settle: Duration, bans: Bans, slots: usize) -> Self {
+        Self {
+            rules,
+            settle,
+            bans,
+            tally: Tally::new(slots),
+            claims: Claims::default(),
+            quiet: None,
+            trouble: None,
+            end: None,
+            stopping: false,
+            asked: false,
+            held: None,
+        }
+    }
+
+    /// A token was claimed.
+    pub fn met_work(&mut self) {
+        self.trouble = None;
+    }
+
+    /// There is no work now.
+    pub fn met_nothing(&mut self) {
+        self.trouble = None;
+        self.quiet.get_or_insert_with(Instant::now);
+    }
+
+    /// Somebody works: there is work.
+    pub fn is_at_work(&mut self) {
+        self.quiet = None;
+    }
+
+    /// Nothing can be claimed; this is the machine's end if that lasts. Whether it was otherwise before.
+    pub fn met_fault(&mut self, end: Result<Verdict, Fault>) -> bool {
+        let since = self.trouble.as_ref().map(|(since, _)| *since);
+        self.trouble = Some((since.unwrap_or_else(Instant::now), end));
+        since.is_none()
+    }
+
+    /// For how long.
+    pub fn quiet(&self) -> Option<Duration> {
+        self.quiet.map(|since| since.elapsed())
+    }
+
+    /// The same.
+    pub fn trouble(&self) -> Option<Duration> {
+        self.trouble.as_ref().map(|(since, _)| since.elapsed())
+    }
+
+    /// The next pause of an idle slot. The last try is made when the limit is reached.
+    pub fn idle_pause(&self, patience: &mut Patience) -> Duration {
+        let left = self.quiet().map_or(Duration::MAX, |quiet| self.rules.idle.saturating_sub(quiet));
+        patience.pause().min(left)
+    }
+
+    /// The same of one whose claim failed.
+    pub fn fault_pause(&self, patience: &mut Patience) -> Duration {
+        let left = self.trouble().map_or(Duration::MAX, |trouble| self.rules.fault.saturating_sub(trouble));
+        patience.pause().min(left)
+    }
+
+    /// The source of work does not want this machine, or talks nonsense.
+    pub fn refused(&mut self, why: String, broken: bool) {
+        self.finish(Why::Said(Ok(if broken { Verdict::grid_fault(why) } else { Verdict::refused(why) })));
+    }
+
+    /// A job left something: the next one could meet it.
+    pub fn dirty(&mut self, what: &str) {
+        self.finish(Why::Said(Ok(Verdict::machine_fault(format!("no more work in this machine: {what}")))));
+    }
+
+    /// Nothing more is claimed, what runs goes on, and then the machine ends so. Of several reasons the first of the
+    /// gravest kind counts.
+    pub fn finish(&mut self, why: Why) {
+        if self.end.as_ref().is_none_or(|known| known.gravity() < why.gravity()) {
+            log::info!("no more tokens are claimed: {why}");
+            self.end = Some(why);
+        }
+    }
+
+    /// The same, and what runs is stopped.
+    pub fn stop(&mut self, why: Why) {
+        self.finish(why);
+        self.stopping = true;
+    }
+
+    /// Whether the host, or what the machine cannot do without, wants the end.
+    pub fn is_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// It does. From now on waits do not say so again.
+    pub fn asked(&mut self) {
+        self.asked = true;
+        self.stop(Why::Said(Err(Fault::Stop)));
+    }
+
+    /// Whether what runs is stopped.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// A rule says that nothing is claimed for now; it may change its mind.
+    pub fn hold(&mut self, reason: Option<Reason>) {
+        self.held = reason;
+    }
+
+    /// Why a token that comes now is not wanted any more.
+    pub fn unwanted(&self) -> Option<String> {
+        match (&self.end, self.held) {
+            (Some(_), _) => Some("the machine is about to end".to_owned()),
+            (None, Some(Reason::Drain)) => Some("the machine is drained".to_owned()),
+            (None, Some(Reason::Late | Reason::Deadline)) => Some("the machine's time is over".to_owned()),
+            (None, _) => None,
+        }
+    }
+
+    /// Whether the end is decided, or a rule says that it has come.
+    pub fn is_over(&self) -> bool {
+        self.end.is_some() || self.held.is_some()
+    }
+
+    /// How the machine ends; `words` are those of a rule.
+    pub fn end(self, words: impl FnOnce(Reason, &Tally) -> Verdict) -> Result<Verdict, Fault> {
+        match (self.end, self.held, self.trouble) {
+            (Some(Why::Said(end)), ..) | (None, Some(Reason::Fault), Some((_, end))) => end,
+            (Some(Why::Rule(reason)), ..) | (None, Some(reason), _) => Ok(words(reason, &self.tally)),
+            (None, None, _) => Err(machine_fault("the work is over for no reason")),
+        }
+    }
+}
+
+/// Why a machine ends.
+#[derive(Debug)]
+pub enum Why {
+    /// A rule says so; its words are made when all is over.
+    Rule(Reason),
+    /// This happened.
+    Said(Result<Verdict, Fault>),
+}
+
+impl Why {
+    /// What is wrong counts more than the host's wish to end, and that more than work that is done.
+    fn gravity(&self) -> u8 {
+        match self {
+            Self::Said(Ok(verdict) | Err(Fault::Failed(verdict))) if verdict.code >= 400 => 2,
+            Self::Said(Err(Fault::Stop)) => 1,
+            _ => 0,
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(reason) => reason.fmt(f),
+            Self::Said(Ok(verdict) | Err(Fault::Failed(verdict))) => f.write_str(&verdict.text),
+            Self::Said(Err(Fault::Stop)) => f.write_str("the machine is asked to end"),
+        }
+    }
+}
