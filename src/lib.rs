@@ -32,6 +32,7 @@ pub mod image;
 pub mod init;
 pub mod launch;
 pub mod logging;
+pub mod mjf;
 pub mod mounts;
 pub mod network;
 pub mod payload;
