@@ -13,6 +13,8 @@ pub const DHCP: u32 = 65543;
 pub const KEEPER: u32 = 65544;
 /// The processes that check and format the user's disk.
 pub const DISK: u32 = 65545;
+/// The processes that read the site's Machine/Job Features and write the outputs.
+pub const PLATFORM: u32 = 65546;
 
 /// Payload users, one a job, never used twice in the life of a machine.
 pub const PAYLOAD: std::ops::Range<u32> = 66000..100_000;

@@ -4,6 +4,7 @@
 //! first record. The agent writes to the console and to the logger. Every other role writes lines with a
 //! severity in front, `<4>text`, to its standard error, a pipe that the agent reads.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,6 +19,9 @@ use crate::agent::protocol;
 /// The one logger of this process; its target changes as the process takes up its role.
 static SINK: Sink = Sink(Mutex::new(Target::None));
 
+/// Bytes of the console's lines that are kept for the site: some hundred of them, the reason of an end among the last.
+const RECENT: usize = 64 * 1024;
+
 struct Sink(Mutex<Target>);
 
 enum Target {
@@ -30,6 +34,8 @@ enum Target {
 /// The agent's two ways out.
 struct Outlets {
     console: Option<File>,
+    /// What was shown there last, [`RECENT`] bytes at most.
+    recent: VecDeque<u8>,
     feed: Feed,
 }
 
@@ -63,7 +69,7 @@ pub fn to_kernel() {
 
 /// The agent: lines go to the console and, once it runs, to the logger.
 pub fn to_console_and_logger() {
-    let outlets = Outlets { console: open_console().ok(), feed: Feed::default() };
+    let outlets = Outlets { console: open_console().ok(), recent: VecDeque::new(), feed: Feed::default() };
     SINK.set(Target::Agent(outlets), LevelFilter::Info);
 }
 
@@ -79,6 +85,14 @@ pub fn to_agent() {
 /// Those of open(2): there are machines without a console.
 pub fn open_console() -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/dev/console")
+}
+
+/// The lines that the agent's console showed last; empty in every other process.
+pub fn recent() -> String {
+    match SINK.target().as_deref_mut() {
+        Some(Target::Agent(outlets)) => String::from_utf8_lossy(outlets.recent.make_contiguous()).into_owned(),
+        _ => String::new(),
+    }
 }
 
 /// Runs `act` on the agent's records for the logger; `None` in every other process. It must not log.
@@ -102,9 +116,13 @@ pub fn forward(record: protocol::Record, show: bool) {
 
 impl Outlets {
     fn show(&mut self, line: &str) {
+        let line = crate::text::printable(line);
+        self.recent.extend(line.bytes().chain([b'\n']));
+        let excess = self.recent.len().saturating_sub(RECENT);
+        self.recent.drain(..excess);
         if let Some(console) = &mut self.console {
             // Carriage return: the console is a raw terminal line.
-            let _ = console.write(format!("{}\r\n", crate::text::printable(line)).as_bytes());
+            let _ = console.write(format!("{line}\r\n").as_bytes());
         }
     }
 }

@@ -308,7 +308,7 @@ fn payload_told(command: &[&str], word: &str, change: fn(&mut Payload)) -> (Resu
     change(&mut policy);
     let _shared = ctxinit::payload::view::Shared::make(&policy).unwrap();
     let dir = ctxinit::payload::directory::JobDir::make("test", 4).unwrap();
-    dir.furnish(66123, b"a token", false).unwrap();
+    dir.furnish(66123, Some(b"a token"), false).unwrap();
     let home = |name: &str| format!("/run/ctxinit/{name}");
     let environment = [("PATH", launch::PATH.to_owned()), ("HOME", home("home")), ("TMPDIR", home("tmp"))];
     let environment = environment.map(|(name, value)| (name.to_owned(), value));

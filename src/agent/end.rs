@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use super::events::DYING;
 use super::logger::{self, Log};
 use super::notice::Notice;
+use super::platform::deliver;
 use super::report::{self, LogReport, PhaseReport, Spent};
 use super::{Agent, audit, guard, phases, scripts, work};
 use crate::verdict::Verdict;
@@ -19,6 +20,7 @@ pub const LONGEST: Duration = work::STOPPING
     .saturating_add(guard::CONCLUDING)
     // Two children at most are buried there.
     .saturating_add(DYING.saturating_mul(2))
+    .saturating_add(deliver::LAST_WORD)
     .saturating_add(logger::DRAIN)
     .saturating_add(logger::ANSWER)
     .saturating_add(report::PORT_LIMIT)
@@ -37,6 +39,12 @@ pub fn asked(agent: &Agent) -> Verdict {
 pub fn end(agent: &mut Agent, verdict: Verdict) {
     agent.events.ending();
     let (start_ms, before) = (report::now_ms(), Spent::now());
+    let mounted = deliver::is_mounted(agent);
+    if mounted {
+        // The prolog's `stop` takes the mount away. What the scripts' ends are like is in the machine's own report.
+        agent.report.verdict = Some(verdict.clone());
+        deliver::last_word(agent, &verdict);
+    }
     scripts::stop(agent);
     for client in agent.dhcp.drain(..) {
         let _ = client.child.signal(Signal::SIGKILL);
@@ -45,6 +53,9 @@ pub fn end(agent: &mut Agent, verdict: Verdict) {
     audit::vm_stop(&verdict, &agent.report);
     phases::record(agent, PhaseReport::done("end", start_ms, Spent::since(before), verdict.to_string()));
     agent.report.verdict = Some(verdict.clone());
+    if !mounted {
+        deliver::last_word(agent, &verdict);
+    }
     agent.report.log = logger::drain(&mut agent.events);
     tell_of_log(agent);
     agent.report.save();

@@ -21,13 +21,15 @@ use super::console::Console;
 use super::ending::{Clearing, Ending};
 use super::events::{OutputId, is_ready};
 use super::output::Source;
+use super::platform::deliver;
 use super::protocol::Token;
-use super::{Agent, disk, firewall, logger};
+use super::{Agent, disk, firewall, logger, platform};
 use crate::ban::owner::Owner;
 use crate::clock::Deadline;
 use crate::payload::outcome::{End, Outcome, Usage};
 use crate::payload::{self, Job};
 use crate::sys::process::Exit;
+use crate::verdict::Verdict;
 
 /// From the fork to the program's first instruction, a millisecond. A repository that is mounted on demand takes seconds;
 /// a server that is gone is not waited for longer.
@@ -43,6 +45,8 @@ pub struct Ended {
     pub outcome: Outcome,
     /// What counts as its result; none unless it succeeded.
     pub result: Option<Vec<u8>>,
+    /// What a pilot has said about its end.
+    pub said: Option<Verdict>,
     /// What of it could not be removed: then this machine is fit for no other job.
     pub dirty: Option<String>,
 }
@@ -54,6 +58,8 @@ pub struct Running {
     keeper: u32,
     begun: Instant,
     stage: Stage,
+    /// What a pilot has said about its end.
+    said: Option<Verdict>,
 }
 
 enum Stage {
@@ -93,15 +99,16 @@ impl Running {
             let owner = if token.owner == Owner::Unknown { String::new() } else { token.owner.to_string() };
             logger::name_job(&mut agent.events, uid, job, owner);
         }
+        let given = platform::given(agent, number);
         let disk = agent.user_disk.as_ref();
-        let begin = Job::begin(&agent.policy.payload, &agent.features, disk, number, token, body);
+        let begin = Job::begin(&agent.policy.payload, &given, disk, number, token, body);
         let (job, output) = begin.map_err(|error| not_started(token, error.into()))?;
         // Before anything of the program runs: a machine that dies in between has said whose it was.
         let keeper = job.keeper().pid().as_raw() as u32;
         let command = agent.policy.payload.command.words();
         audit::job_start(token, &JobFacts { name: &job.name, uid: job.uid, keeper, pool, command });
         let stage = Stage::Starting(output, Deadline::after(START_LIMIT));
-        Ok(Self { job, keeper, begun, stage })
+        Ok(Self { job, keeper, begun, stage, said: None })
     }
 
     /// Goes as far as it can. Once it is over: how it went.
@@ -185,6 +192,9 @@ impl Running {
     /// wants to know why it ended, but not beyond its limit.
     fn watch(&mut self, agent: &mut Agent) {
         let Stage::Runs(streams, until, exited) = &mut self.stage else { return };
+        if let Err(error) = self.job.tell_end(agent.platform.job_end()) {
+            log::warn!("{}: {error}", self.job.name);
+        }
         if let Some(console) = &mut streams.console {
             console.relay();
         }
@@ -237,14 +247,21 @@ impl Running {
         };
     }
 
-    fn harvest(&self, agent: &mut Agent, streams: Streams, end: End, left_behind: usize) -> (Outcome, Option<Vec<u8>>) {
+    fn harvest(
+        &mut self,
+        agent: &mut Agent,
+        streams: Streams,
+        end: End,
+        left_behind: usize,
+    ) -> (Outcome, Option<Vec<u8>>) {
         let used = self.job.cgroup.usage();
+        let printed = agent.events.finish_output(streams.output);
         let mut outcome = Outcome {
             end: end.after_oom_kills(used.oom_kills.unwrap_or(0)),
             wall_millis: self.begun.elapsed().as_millis() as u64,
             usage: Usage::new(used, self.job.scratch_bytes()),
             left_behind,
-            tail: agent.events.finish_output(streams.output).tail,
+            tail: printed.tail,
         };
         if let Some(console) = streams.console {
             console.leave(&mut agent.events);
@@ -262,6 +279,8 @@ impl Running {
                 Err(error) => outcome.end = error.into(),
             }
         }
+        deliver::job_ended(&mut agent.platform, &self.job, &printed.kept);
+        self.said = deliver::pilot_message(&agent.platform, &self.job);
         (outcome, result)
     }
 
@@ -280,7 +299,7 @@ impl Running {
         }
         let name = Some(self.job.name.clone());
         audit::job_end(token, name.as_deref(), &outcome, dirty.as_deref());
-        Some(Ended { name, outcome, result, dirty })
+        Some(Ended { name, outcome, result, said: self.said.take(), dirty })
     }
 }
 
@@ -293,7 +312,7 @@ fn grace(agent: &Agent) -> Duration {
 fn not_started(token: &Token, end: End) -> Ended {
     let outcome = nothing_of(end);
     audit::job_end(token, None, &outcome, None);
-    Ended { name: None, outcome, result: None, dirty: None }
+    Ended { name: None, outcome, result: None, said: None, dirty: None }
 }
 
 /// The outcome of a job whose program has not run.

@@ -22,6 +22,7 @@ pub mod notice;
 pub mod output;
 mod patience;
 pub(crate) mod phases;
+mod platform;
 pub mod protocol;
 pub mod report;
 mod roles;
@@ -76,6 +77,8 @@ pub struct Agent {
     start_script: Option<StartScript>,
     /// What payloads find in their environment by the site's word.
     features: Vec<(String, String)>,
+    /// What the site says about its time, and what it hears of the machine.
+    platform: platform::Platform,
     /// The CD's ban list.
     ban_list: bans::OnCd,
     /// Over what scripts change; none where the initramfs is the image.
@@ -119,6 +122,7 @@ pub fn run(notices: OwnedFd, start_ms: u64) -> i32 {
         resolv_conf: None,
         start_script: None,
         features: Vec::new(),
+        platform: platform::Platform::default(),
         ban_list: None,
         guard: None,
         image_device: None,

@@ -35,7 +35,6 @@ pub fn read(text: Vec<u8>) -> Result<(Vec<Variable>, Nebula), Fault> {
 /// Does what can be done at once. What `context.json` says is in `agent.site` already, and counts more.
 pub fn take(agent: &mut Agent, variables: Vec<Variable>, nebula: Nebula) -> Result<(), Fault> {
     nebula.complete(&mut agent.site);
-    agent.features = nebula.features.clone();
     if let Some(zone) = agent.site.timezone.clone() {
         match set_timezone(Path::new("/"), zone.get()) {
             Ok(()) => agent.features.push(("TZ".to_owned(), zone.to_string())),

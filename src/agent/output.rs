@@ -23,6 +23,9 @@ const LINE_COST: u64 = 100;
 /// Bytes of dropped output that are kept to show its last lines.
 const LAST: usize = 2048;
 
+/// Bytes of a job's output that its site gets as a file, if it takes any: a pilot's log of an hour. The log has all lines.
+const KEPT: usize = 256 * 1024;
+
 /// Whose output it is.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -49,6 +52,8 @@ pub struct Output {
     cost: u64,
     dropped: u64,
     last_dropped: Vec<u8>,
+    /// Of a job: its last lines as they came, [`KEPT`] bytes at most.
+    kept: VecDeque<u8>,
 }
 
 /// What is left of an output for the report.
@@ -58,6 +63,8 @@ pub struct Printed {
     pub tail: Vec<String>,
     /// Bytes beyond the limit, which nobody has logged.
     pub dropped: u64,
+    /// Of a job: the end of all that it printed.
+    pub kept: Vec<u8>,
 }
 
 impl Output {
@@ -65,7 +72,18 @@ impl Output {
     /// and thrown away: who prints it neither fails nor waits.
     pub fn new(pipe: File, source: Source, limit: u64) -> Self {
         let (partial, tail, last_dropped) = (Vec::new(), VecDeque::new(), Vec::new());
-        Self { pipe, source, partial, tail, ended: false, limit, cost: 0, dropped: 0, last_dropped }
+        Self {
+            pipe,
+            source,
+            partial,
+            tail,
+            ended: false,
+            limit,
+            cost: 0,
+            dropped: 0,
+            last_dropped,
+            kept: VecDeque::new(),
+        }
     }
 
     /// Whether every writer is gone.
@@ -82,7 +100,8 @@ impl Output {
         let partial = (!partial.is_empty()).then(|| shown(split_severity(partial.trim_end_matches('\r')).1));
         let mut tail: Vec<String> = self.tail.iter().cloned().chain(partial).chain(last).collect();
         tail.drain(..tail.len().saturating_sub(TAIL));
-        Printed { tail, dropped: self.dropped }
+        let kept = self.kept.iter().copied().chain(self.partial.iter().copied()).collect();
+        Printed { tail, dropped: self.dropped, kept }
     }
 
     /// Reads what is there now, but no more than a bound, so that one flood does not starve the others.
@@ -146,6 +165,11 @@ impl Output {
         }
         let line = std::mem::take(&mut self.partial);
         self.cost = self.cost.saturating_add(line.len() as u64 + LINE_COST);
+        if self.source.job.is_some() {
+            self.kept.extend(line.iter().chain(b"\n"));
+            let excess = self.kept.len().saturating_sub(KEPT);
+            self.kept.drain(..excess);
+        }
         let line = String::from_utf8_lossy(&line);
         let (severity, text) = split_severity(line.trim_end_matches('\r'));
         // 0 to 2 mean the machine, and many servers write them to every terminal: no payload speaks for it.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::report::{ALWAYS, Details, PhaseReport};
 use super::runner::{Due, Phase};
-use super::{Agent, boot, disk, firewall, guard, hooks, logger, medium, network, scripts, start_script, work};
+use super::{
+    Agent, boot, disk, firewall, guard, hooks, logger, medium, network, platform, scripts, start_script, work,
+};
 use crate::image::policy::OnFailure;
 
 /// In this order. `early` is init's and comes before, `end` follows whatever happened.
@@ -40,6 +42,8 @@ pub const PHASES: &[Phase<Agent>] = &[
         run: network::up,
     },
     Phase { name: "logging", due: boot::logging_due, limit: none, on_failure: go_on, run: boot::logging },
+    // Before anything slow: a site that waits for a heartbeat does not know of our scripts.
+    Phase { name: "platform", due: platform::due, limit: none, on_failure: end, run: platform::start },
     Phase {
         name: "start-script",
         due: start_script::due,

@@ -27,13 +27,31 @@ pub fn start(
     keep: &[RawFd],
     body: impl FnOnce() -> i32,
 ) -> io::Result<Child> {
+    fork(events, name, Some(uid), keep, body)
+}
+
+/// The same for one that stays root: it writes what the agent says to where only root may, and reads nothing foreign.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_as_root(events: &mut Events, name: &str, keep: &[RawFd], body: impl FnOnce() -> i32) -> io::Result<Child> {
+    fork(events, name, None, keep, body)
+}
+
+fn fork(
+    events: &mut Events,
+    name: &str,
+    uid: Option<u32>,
+    keep: &[RawFd],
+    body: impl FnOnce() -> i32,
+) -> io::Result<Child> {
     let (reader, writer) = launch::output_pipe()?;
     let child = process::fork(|| {
         // Drops the agent's own outlets while their descriptors are still open.
         logging::to_agent();
         let ready = launch::detach(None, &writer)
             .and_then(|()| launch::keep_only(keep).map_err(StageError::at("close descriptors")))
-            .and_then(|()| launch::become_user(uid));
+            .and_then(|()| uid.map_or(Ok(()), launch::become_user));
         match ready {
             Ok(()) => body(),
             Err(error) => {

@@ -2,8 +2,10 @@
 
 pub mod bans;
 mod danger;
+pub mod exec;
 pub mod firewall;
 pub mod medium;
+pub mod mjf;
 pub mod network;
 pub mod opennebula;
 pub mod payload;

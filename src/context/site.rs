@@ -7,7 +7,9 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bans::Bans;
+use super::exec::Exec;
 use super::firewall::Firewall;
+use super::mjf::Mjf;
 use super::network::Network;
 use super::payload::Tightening;
 use super::syslog::Syslog;
@@ -39,6 +41,8 @@ pub struct Site {
     pub cd: Cd,
     /// What it takes away from what the image allows payloads.
     pub payload: Tightening,
+    /// Where the site's Machine/Job Features are, and where logs and the last word go.
+    pub mjf: Mjf,
     /// Whose work the site forbids; a `ban.list` on the CD counts without it, too.
     pub bans: Option<Bans>,
 }
@@ -63,10 +67,12 @@ impl Site {
     ) -> Vec<(&'static str, String)> {
         let mut faults = match &self.work {
             Some(Work::Topos(topos)) => topos.faults(&readable),
+            Some(Work::Exec(exec)) => exec.fault(&readable).into_iter().collect(),
             None => Vec::new(),
         };
         let syslog = self.syslog.as_ref();
         faults.extend(syslog.and_then(|syslog| syslog.fault(&readable)));
+        faults.extend(self.mjf.faults(&readable));
         let bans = self.bans.as_ref();
         faults.extend(bans.and_then(|bans| bans.fault(&readable)));
         let bans_authorities = bans.and_then(|bans| bans.ca.as_deref());
@@ -94,6 +100,8 @@ fn is_for_stop(path: &str) -> bool {
 pub enum Work {
     /// A ToPoS token pool.
     Topos(Topos),
+    /// The image's program finds its work itself.
+    Exec(Exec),
 }
 
 impl Work {
@@ -101,6 +109,8 @@ impl Work {
     pub fn lock_secs(&self) -> u32 {
         match self {
             Self::Topos(topos) => *topos.lock_secs.get(),
+            // Nobody locks it; the worker looks this often for nothing.
+            Self::Exec(_) => 300,
         }
     }
 
@@ -108,6 +118,8 @@ impl Work {
     pub fn files(&self) -> Vec<(&'static str, &String)> {
         match self {
             Self::Topos(topos) => topos.files().collect(),
+            // Its proxy is no worker's to see.
+            Self::Exec(_) => Vec::new(),
         }
     }
 
@@ -115,6 +127,7 @@ impl Work {
     pub fn place(&self) -> String {
         match self {
             Self::Topos(topos) => format!("{}/pools/{}", topos.url.get().trim_end_matches('/'), topos.pool),
+            Self::Exec(_) => "its pilot".to_owned(),
         }
     }
 }
@@ -325,7 +338,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(site.syslog.unwrap().servers().map(|(_, port)| port).collect::<Vec<_>>(), [514]);
-        let Work::Topos(topos) = site.work.unwrap();
+        let Some(Work::Topos(topos)) = site.work else { panic!("{:?}", site.work) };
         assert_eq!((*topos.lock_secs.get(), topos.results), (300, None));
     }
 
@@ -374,7 +387,7 @@ mod tests {
             (
                 r#"{"sylog": {}}"#,
                 "context.json:1: sylog: unknown field `sylog`, expected one of `hostname`, `timezone`, `network`, `firewall`, \
-                 `syslog`, `work`, `limits`, `user_disk`, `cd`, `payload`, `bans`",
+                 `syslog`, `work`, `limits`, `user_disk`, `cd`, `payload`, `mjf`, `bans`",
             ),
             (
                 r#"{"user_disk": {"uuid": "CTXUSER"}}"#,

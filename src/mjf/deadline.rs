@@ -61,6 +61,12 @@ impl Times {
         Self { vm_start, jobstart: None, wall_limit: None, machine: None, job: None, local: None }
     }
 
+    /// The clock was set, or the machine was paused: the earliest start that was seen counts, so that neither makes a
+    /// shutdowntime look older than the machine.
+    pub fn started(&mut self, vm_start: u64) {
+        self.vm_start = self.vm_start.min(vm_start);
+    }
+
     /// The static keys `jobstart_secs` and `wall_limit_secs`.
     pub fn wall(&mut self, jobstart: Option<u64>, limit: Option<u64>) {
         self.jobstart = jobstart;

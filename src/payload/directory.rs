@@ -105,7 +105,7 @@ impl JobDir {
     ///
     /// # Errors
     /// The file.
-    pub fn furnish(&self, uid: u32, token: &[u8], disk: bool) -> Result<(), JobError> {
+    pub fn furnish(&self, uid: u32, token: Option<&[u8]>, disk: bool) -> Result<(), JobError> {
         for name in ["home", "tmp", "shm"] {
             self.make_dir(name, 0o700)?;
             self.give(name, uid)?;
@@ -121,22 +121,25 @@ impl JobDir {
         self.write("etc/group", 0o644, accounts("/etc/group", &format!("payload:x:{uid}:")).as_bytes())?;
         self.write("etc/canary", 0o600, b"")?;
         // The token's value goes in a file and never near a shell: whoever knows a pool's name can write to it.
-        self.write("home/token", 0o600, token)?;
-        self.give("home/token", uid)
+        if let Some(token) = token {
+            self.write("home/token", 0o600, token)?;
+            self.give("home/token", uid)?;
+        }
+        Ok(())
     }
 
-    fn make_dir(&self, name: &str, mode: u32) -> Result<(), JobError> {
+    pub(super) fn make_dir(&self, name: &str, mode: u32) -> Result<(), JobError> {
         let made = DirBuilder::new().mode(mode).create(format!("{}/{name}", self.0));
         made.map_err(|error| self.failed(name, error))
     }
 
-    fn write(&self, name: &str, mode: u32, content: &[u8]) -> Result<(), JobError> {
+    pub(super) fn write(&self, name: &str, mode: u32, content: &[u8]) -> Result<(), JobError> {
         let path = format!("{}/{name}", self.0);
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
         file.and_then(|mut file| file.write_all(content)).map_err(|error| self.failed(name, error))
     }
 
-    fn give(&self, name: &str, uid: u32) -> Result<(), JobError> {
+    pub(super) fn give(&self, name: &str, uid: u32) -> Result<(), JobError> {
         let path = format!("{}/{name}", self.0);
         let given = chown(path.as_str(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
         given.map_err(|errno| self.failed(name, errno.into()))

@@ -6,6 +6,7 @@
 pub mod directory;
 pub mod error;
 pub mod filter;
+pub mod given;
 pub mod isolation;
 pub mod keeper;
 pub mod landlock;
@@ -42,6 +43,7 @@ use crate::sys::process::{Child, Exit};
 
 use directory::{DISK, JobDir};
 use error::JobError;
+use given::{Given, JobEnd};
 use isolation::{Isolation, Outside};
 use result::ResultError;
 use shell::{Inside, Shell};
@@ -64,17 +66,19 @@ pub struct Job {
     /// The way to its shell, where image and site allow one.
     shell: Option<Shell>,
     dir: JobDir,
+    /// What it was told last.
+    end: JobEnd,
 }
 
 impl Job {
-    /// Sets out to run the image's program on a token. `number` counts from 0; `features` are variables of the site's for
-    /// it, `disk` is its home. The pipe is the program's output. The program's file system may be gone: [`Job::started`] would wait for it.
+    /// Sets out to run the image's program on a token. `number` counts from 0; `given` is what the site
+    /// has for it, `disk` is its home. The pipe is the program's output. The program's file system may be gone: [`Job::started`] would wait for it.
     ///
     /// # Errors
     /// What could not be made ready. Nothing runs then.
     pub fn begin(
         policy: &Payload,
-        features: &[(String, String)],
+        given: &Given,
         disk: Option<&UserDisk>,
         number: u32,
         token: &Token,
@@ -91,7 +95,8 @@ impl Job {
             cpu_percent: policy.cpu_percent,
         })?;
         let dir = JobDir::make(&name, policy.scratch_mb)?;
-        dir.furnish(uid, body, disk.is_some())?;
+        dir.furnish(uid, given.pilot.is_none().then_some(body), disk.is_some())?;
+        dir.endow(uid, given)?;
         let disk = disk.map(|disk| disk.view_for(uid)).transpose().map_err(|error| dir.failed(DISK, error))?;
 
         let (leave, give_leave) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
@@ -112,10 +117,10 @@ impl Job {
             leave: &leave,
             process: isolation::PROGRAM,
             outside,
-            features,
+            features: &given.variables,
             disk: disk.as_ref(),
         };
-        let environment = environment(&job, &name, token);
+        let environment = environment(&job, &name, token, given);
         job.program = Vectors::new(policy.command.words(), &environment).map_err(SpawnError::from)?;
         let (shell, inside) = match policy.console_shell {
             true => shell::pipes().map(|(shell, inside)| (Some(shell), Some(inside))),
@@ -143,7 +148,7 @@ impl Job {
         drop((job, in_shell));
         // Meanwhile the keeper makes the view. Without this the program does not start, and says so.
         let _ = File::from(give_leave).write_all(word(uid).as_bytes());
-        Ok((Self { name, uid, cgroup, starting, status, shell, dir }, output))
+        Ok((Self { name, uid, cgroup, starting, status, shell, dir, end: given.end }, output))
     }
 
     /// The way to its shell, once.
@@ -183,6 +188,35 @@ impl Job {
     /// Readable once [`Job::ended`] knows more.
     pub fn status(&self) -> BorrowedFd<'_> {
         self.status.as_fd()
+    }
+
+    /// Tells it when it ends, if that has changed.
+    ///
+    /// # Errors
+    /// The file.
+    pub fn tell_end(&mut self, end: JobEnd) -> Result<(), JobError> {
+        if end != self.end {
+            self.dir.tell_end(end)?;
+            self.end = end;
+        }
+        Ok(())
+    }
+
+    /// What it has left for its site, and what is left out of that. Only after its last process has ended.
+    ///
+    /// # Errors
+    /// Those of open(2) and readdir(3).
+    pub fn outputs(&self) -> io::Result<(Vec<(String, Vec<u8>)>, Vec<String>)> {
+        given::outputs(&format!("{}/{}", self.dir.path(), given::OUTPUTS))
+    }
+
+    /// A file of at most `limit` bytes in its first working directory; empty if it is not there. Only after its last
+    /// process has ended.
+    ///
+    /// # Errors
+    /// A file that is no regular one, is too large or cannot be read.
+    pub fn left(&self, name: &str, limit: usize) -> Result<Vec<u8>, ResultError> {
+        result::take(&format!("{}/home/{name}", self.dir.path()), limit)
     }
 
     /// How the program ended, once it has. A keeper that died before it could tell was killed, and everybody with it.
@@ -260,12 +294,33 @@ fn word(uid: u32) -> String {
     }
 }
 
+/// Names in a job's environment that are ctxinit's own: a site's variable cannot take one.
+pub const VARIABLES: [&str; 18] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "JOB_ID",
+    "MACHINEFEATURES",
+    "JOBFEATURES",
+    "JOBOUTPUTS",
+    "TOKEN_ID",
+    "TOKEN_TRIES",
+    "TOKEN_FILE",
+    "RESULT_FILE",
+    "USER_DISK",
+    "PILOT_UUID",
+    "X509_USER_PROXY",
+];
+
 /// Everything that the program's environment holds.
-fn environment(isolation: &Isolation<'_>, job: &str, token: &Token) -> Vec<(String, String)> {
+fn environment(isolation: &Isolation<'_>, job: &str, token: &Token, given: &Given) -> Vec<(String, String)> {
     let inside = isolation.inside();
     let disk = isolation.disk_place();
     let home = format!("{inside}/home");
-    let tries = token.leases.map_or_else(String::new, |leases| leases.to_string());
     let pairs = [
         ("PATH", launch::PATH),
         ("HOME", disk.as_ref().unwrap_or(&home)),
@@ -274,18 +329,28 @@ fn environment(isolation: &Isolation<'_>, job: &str, token: &Token) -> Vec<(Stri
         ("LOGNAME", "payload"),
         ("SHELL", "/bin/sh"),
         ("LANG", "C.UTF-8"),
-        ("JOB_ID", job),
-        ("TOKEN_ID", &token.id),
-        ("TOKEN_TRIES", &tries),
-        ("TOKEN_FILE", &format!("{home}/token")),
-        ("RESULT_FILE", &format!("{home}/result")),
+        ("JOB_ID", given.pilot.as_deref().unwrap_or(job)),
+        ("MACHINEFEATURES", &format!("{inside}/{}", given::MACHINE)),
+        ("JOBFEATURES", &format!("{inside}/{}", given::JOB)),
+        ("JOBOUTPUTS", &format!("{inside}/{}", given::OUTPUTS)),
     ];
+    let tries = token.leases.map_or_else(String::new, |leases| leases.to_string());
+    let of_token = [
+        ("TOKEN_ID", token.id.clone()),
+        ("TOKEN_TRIES", tries),
+        ("TOKEN_FILE", format!("{home}/token")),
+        ("RESULT_FILE", format!("{home}/result")),
+    ];
+    let of_token = of_token.map(|(name, value)| (name.to_owned(), value)).into_iter();
+    let of_token = of_token.filter(|_| given.pilot.is_none());
     let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
     // Whoever needs to know that it lasts.
     let disk = disk.map(|place| ("USER_DISK".to_owned(), place));
+    let proxy = given.proxy.as_ref().map(|_| ("X509_USER_PROXY".to_owned(), format!("{inside}/{}", given::PROXY)));
     // A mutant hands on what the agent has.
     let more: Vec<_> = if mutation::taken("environment") { Vec::new() } else { std::env::vars().collect() };
-    pairs.into_iter().chain(disk).chain(isolation.features.iter().cloned()).chain(more).collect()
+    let site = isolation.features.iter().cloned();
+    pairs.into_iter().chain(of_token).chain(disk).chain(proxy).chain(site).chain(more).collect()
 }
 
 #[cfg(test)]

@@ -137,29 +137,14 @@ pub(super) fn ambient(_: &Plan<'_>) -> Proof {
     equal("CapAmb", value(&now, "CapAmb").unwrap_or("absent"), NONE)
 }
 
-/// Names that a payload's environment may hold besides the site's features.
-const VARIABLES: [&str; 13] = [
-    "PATH",
-    "HOME",
-    "TMPDIR",
-    "USER",
-    "LOGNAME",
-    "SHELL",
-    "LANG",
-    "JOB_ID",
-    "TOKEN_ID",
-    "TOKEN_TRIES",
-    "TOKEN_FILE",
-    "RESULT_FILE",
-    "USER_DISK",
-];
-
 /// Of what execve(2) is about to get.
 pub(super) fn environment(plan: &Plan<'_>) -> Proof {
     let job = plan.job().map_err(failed("plan"))?;
     let shell = job.input.as_ref().map(|_| PROMPT.0);
     let known = |name: &str| {
-        VARIABLES.contains(&name) || shell == Some(name) || job.features.iter().any(|(feature, _)| feature == name)
+        super::VARIABLES.contains(&name)
+            || shell == Some(name)
+            || job.features.iter().any(|(feature, _)| feature == name)
     };
     let names = job.program.environment.iter().map(|variable| variable.to_string_lossy());
     let names = names.map(|variable| variable.split('=').next().unwrap_or_default().to_owned());

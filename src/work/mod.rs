@@ -10,7 +10,8 @@ pub mod ban_list;
 mod call;
 mod claim;
 mod credentials;
-mod http;
+mod exec;
+pub(crate) mod http;
 mod lease;
 mod login;
 mod role;
@@ -144,6 +145,7 @@ pub fn fault(work: &Work, credentials: &Credentials) -> Option<(&'static str, St
     let error = open(work, credentials, nobody, &Pace::of(work)).err()?;
     let url = match work {
         Work::Topos(_) => "work.topos.url",
+        Work::Exec(_) => "work.exec",
     };
     Some((error.key(url), error.to_string()))
 }
@@ -157,6 +159,7 @@ fn open(
 ) -> Result<Box<dyn Source>, SetupError> {
     match work {
         Work::Topos(topos) => Ok(Box::new(topos::Pool::new(topos, credentials, identity, pace)?)),
+        Work::Exec(_) => Ok(Box::new(exec::Pilot::default())),
     }
 }
 

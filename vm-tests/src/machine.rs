@@ -205,7 +205,7 @@ pub struct Ended {
 
 impl Ended {
     /// Code and text, as the report has them.
-    fn verdict(&self) -> Option<String> {
+    pub fn verdict(&self) -> Option<String> {
         let verdict = &self.report["verdict"];
         Some(format!("{} {}", verdict["code"].as_u64()?, verdict["text"].as_str()?))
     }

@@ -14,6 +14,7 @@ mod case;
 mod cases;
 mod cd;
 mod disk;
+mod features;
 mod guest;
 mod http;
 mod lines;

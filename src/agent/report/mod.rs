@@ -185,7 +185,11 @@ impl Report {
         }
     }
 
-    fn json(&self) -> io::Result<Vec<u8>> {
+    /// As it is written everywhere.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn json(&self) -> io::Result<Vec<u8>> {
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');
         Ok(json)

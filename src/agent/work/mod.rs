@@ -25,7 +25,7 @@ use super::logger::Log;
 use super::runner::{Done, Fault, machine_fault, site_fault};
 use super::scripts::{self, KILLED};
 use super::worker::{self, Worker};
-use super::{Agent, disk, ending, firewall, logger, medium, network, report};
+use super::{Agent, disk, ending, firewall, logger, medium, network, platform, report};
 use crate::clock::Deadline;
 use crate::context::medium::COPY;
 use crate::disk::policy::Need;
@@ -68,6 +68,7 @@ pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     let source = agent.site.work.clone().or_else(|| agent.policy.work.clone());
     // A password or a key may well be a secret of the CD.
     let credentials = source.as_ref().map(|source| Credentials::read(Path::new(COPY), source)).transpose();
+    platform::take_pilot(agent, source.as_ref()).map_err(site_fault)?;
     medium::remove_secrets(agent)?;
     let (Some(source), Some(credentials)) = (source, credentials.map_err(site_fault)?) else {
         // A site may do everything in its scripts; without a CD nobody has said anything at all.
@@ -87,7 +88,9 @@ pub fn run(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     sysctl::tighten();
     let _shared = Shared::make(&agent.policy.payload).map_err(machine_fault)?;
     let bans = Bans::of(agent)?;
+    platform::ready(agent)?;
     let count = slots(agent);
+    agent.platform.jobs_at_once(count);
     let mut common = Common::new(rules(agent), settle, bans, count as usize);
     let mut slots = Vec::new();
     for number in 0..count {
@@ -110,6 +113,7 @@ fn slots(agent: &Agent) -> u32 {
     let disk = agent.user_disk.is_some() || agent.policy.user_disk.need == Need::Require;
     let alone = match () {
         () if disk => Some("jobs have the user's disk, one after the other"),
+        () if agent.platform.has_pilot() => Some("a pilot has the machine"),
         () if payload.console_shell => Some("a job has the console"),
         () => None,
     };
@@ -145,11 +149,13 @@ fn rules(agent: &Agent) -> Rules {
 
 /// By when this machine is to be gone.
 ///
-/// On the kernel's clock, which began with the machine: what the machine's own clock shows may be anything at first.
+/// `max_secs` is on the kernel's clock, which began with the machine: what the machine's own clock shows may be anything at
+/// first. What the site's features say is on that one.
 fn deadline(agent: &Agent) -> Option<Deadline> {
-    let secs = agent.site.limits.max_secs?;
-    let left = Duration::from_secs(secs.into()).saturating_sub(Duration::from_millis(report::now_ms()));
-    Some(Deadline::after(left))
+    let up = Duration::from_millis(report::now_ms());
+    let own = agent.site.limits.max_secs.map(|secs| Duration::from_secs(secs.into()).saturating_sub(up));
+    let features = agent.platform.left().map(|(left, _)| left);
+    own.into_iter().chain(features).min().map(Deadline::after)
 }
 
 /// Whether the site wants no new work to begin.
@@ -162,6 +168,7 @@ fn serve(agent: &mut Agent, slots: &mut [Slot], common: &mut Common) {
     loop {
         // A job may run for longer than a DHCP lease.
         network::attend_or_warn(agent);
+        platform::attend(agent);
         for slot in slots.iter_mut() {
             if let Err(fault) = slot.step(agent, common) {
                 lost(agent, slot, common, fault);
@@ -265,6 +272,7 @@ fn shut(agent: &Agent, common: &Common) -> Option<(String, Result<Verdict, Fault
 fn wait(agent: &mut Agent, slots: &[Slot], common: &mut Common, until: Option<Deadline>, open: bool) {
     let mut wake = Deadline::after(LOOK);
     let mut fds = network::sources(&agent.dhcp);
+    fds.extend(agent.platform.sources());
     for slot in slots {
         fds.extend(slot.sources());
         let rests = slot.rests_until().filter(|_| open);

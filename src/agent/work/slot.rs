@@ -21,7 +21,7 @@ use super::super::protocol::{Fate, FromWorker, ToWorker, Token};
 use super::super::report;
 use super::super::runner::{Fault, machine_fault};
 use super::super::worker::Worker;
-use super::super::{Agent, audit, logger};
+use super::super::{Agent, audit, logger, platform};
 use super::common::{Common, Why};
 use super::tally::Settled;
 use super::told;
@@ -385,7 +385,7 @@ impl Slot {
                 if common.tally.refuse(&token.id) {
                     log::warn!("token {}: {decision}; {note}", token.id);
                     let outcome = job::nothing_of(End::Banned(decision.to_string()));
-                    let ended = Ended { name: None, outcome, result: None, dirty: None };
+                    let ended = Ended { name: None, outcome, result: None, said: None, dirty: None };
                     agent.report.add_token(told::report(token, start_ms, ended, fate, note));
                     Duration::ZERO
                 } else {
@@ -417,6 +417,9 @@ impl Slot {
         let bytes = ended.result.as_ref().map_or(0, Vec::len) as u64;
         audit::settled(&token, ended.name.as_deref(), fate, bytes, &note);
         told::log(&token, &ended, fate, &note);
+        if let Some(verdict) = platform::pilot_ended(agent, &ended.outcome, ended.said.clone()) {
+            common.finish(Why::Said(Ok(verdict)));
+        }
         let settled = common.tally.settled(self.number, &token.id, fate, &ended.outcome);
         if let Some(what) = &ended.dirty {
             common.dirty(what);

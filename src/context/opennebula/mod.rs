@@ -11,9 +11,11 @@ pub(crate) mod tests;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::mjf;
 use super::network::{self, Network};
 use super::shell::{ShellError, Variable};
 use super::site::{Host, Hostname, Site, TimeZone};
+use crate::mjf::place::Place;
 use crate::network::names;
 
 /// What the variables ask for.
@@ -29,7 +31,7 @@ pub struct Nebula {
     pub start_script: Option<StartScript>,
     /// Keys for root, in the order of the variables' names here.
     pub keys: Vec<Key>,
-    /// `MACHINEFEATURES`, `JOBFEATURES`, `JOBOUTPUTS` (HSF-TN-2016-02), for the environment of payloads.
+    /// `MACHINEFEATURES`, `JOBFEATURES`, `JOBOUTPUTS` (HSF-TN-2016-02).
     pub features: Vec<(String, String)>,
     /// Variables that ask for what this machine does not do, by name.
     pub not_done: Vec<String>,
@@ -69,7 +71,6 @@ pub const START_SCRIPT: [&str; 2] = ["START_SCRIPT_BASE64", "START_SCRIPT"];
 /// Variables with keys; the last holds the name of a file (HEPiX).
 const KEYS: &[&str] = &["SSH_PUBLIC_KEY", "EC2_PUBLIC_KEY", "PUBLIC_KEY"];
 const KEY_FILE: &str = "ROOT_PUBKEY";
-const FEATURES: &[&str] = &["MACHINEFEATURES", "JOBFEATURES", "JOBOUTPUTS"];
 
 /// What other guests do and this one does not: names, and beginnings of names where they end in `_`.
 const NOT_DONE: &[&str] = &[
@@ -111,11 +112,11 @@ pub fn read(variables: &[Variable]) -> Result<Nebula, ShellError> {
     nebula.hostname = hostname(&context, &mut nebula.warnings)?;
     nebula.network = network(&context, &mut nebula)?;
     nebula.keys = keys(&context)?;
-    for name in FEATURES {
+    for name in mjf::VARIABLES {
         let Some(variable) = context.get(name) else { continue };
-        match features(&variable.value) {
-            Ok(value) => nebula.features.push(((*name).to_owned(), value)),
-            Err(why) => nebula.warnings.push(ShellError::of(variable, format!("{why}; payloads do not get it"))),
+        match Place::try_from(variable.value.clone()) {
+            Ok(place) => nebula.features.push((name.to_owned(), place.to_string())),
+            Err(why) => nebula.warnings.push(ShellError::of(variable, format!("{why}; it is not used"))),
         }
     }
     nebula.not_done.extend(variables.iter().filter(|variable| asks(variable)).map(|variable| variable.name.clone()));
@@ -129,6 +130,7 @@ impl Nebula {
         site.hostname = site.hostname.take().or(self.hostname.clone());
         site.timezone = site.timezone.take().or(self.timezone.clone());
         site.network = site.network.take().or(self.network.clone());
+        site.mjf.complete(&self.features);
     }
 }
 
@@ -244,16 +246,4 @@ fn keys(context: &Context<'_>) -> Result<Vec<Key>, ShellError> {
     })?;
     keys.extend(file.map(|file| Key { name: KEY_FILE.to_owned(), value: KeyValue::File(file) }));
     Ok(keys)
-}
-
-/// A directory or the beginning of URLs, as HSF-TN-2016-02 has it.
-fn features(value: &str) -> Result<String, String> {
-    let value = value.trim();
-    let url = value.strip_prefix("http://").or_else(|| value.strip_prefix("https://"));
-    let place = value.starts_with('/') || url.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
-    if place && value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(value.to_owned())
-    } else {
-        Err(format!("{value:?} is neither an absolute path nor the beginning of an http URL"))
-    }
 }

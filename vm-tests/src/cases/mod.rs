@@ -29,6 +29,7 @@ mod medium_kinds;
 mod medium_late;
 mod medium_secret;
 mod medium_unsigned;
+mod mjf;
 mod nebula_bad_network;
 mod nebula_context;
 mod nebula_guard;
@@ -40,6 +41,7 @@ mod payload_fails;
 mod payload_policy;
 mod payload_view;
 mod payload_walls;
+mod pilots;
 mod power_button;
 mod prolog_fails;
 mod prolog_hangs;
@@ -111,6 +113,15 @@ pub const ALL: &[Case] = &[
     end_reasons::NOT_STARTED,
     dirty::FROZEN,
     dirty::HELD,
+    mjf::HTTP,
+    mjf::FILES,
+    pilots::FIZZLED,
+    pilots::DONE,
+    pilots::FAILED,
+    pilots::TOO_LONG,
+    pilots::SAID,
+    pilots::STOPPED,
+    pilots::NOT_STARTED,
     payload_policy::TIGHTENED,
     payload_view::TINY,
     payload_view::DEBIAN,

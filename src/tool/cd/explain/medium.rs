@@ -123,7 +123,11 @@ fn asked(known: &Known<'_>) -> Vec<String> {
         let become_of = if policy.accounts.root_ssh_keys { "open root's account" } else { "are left out" };
         lines.push(format!("the keys in {} {become_of}, as the image has it", keys.join(", ")));
     }
-    let features = settings.nebula.features.iter().map(|(name, value)| format!("payloads see {name}={value}"));
+    let features = settings
+        .nebula
+        .features
+        .iter()
+        .map(|(name, value)| format!("{name} of the machine: {value}; payloads have their own"));
     lines.extend(features);
     let secret: Vec<&str> = site.cd.secret.iter().map(|path| CdPath::get(path).as_str()).collect();
     if !secret.is_empty() {

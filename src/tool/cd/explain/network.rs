@@ -127,7 +127,19 @@ pub fn work(known: &Known<'_>) -> Part {
             return Part::new("work", vec![line.to_owned()]);
         }
     };
-    let Work::Topos(topos) = source;
+    let topos = match source {
+        Work::Topos(topos) => topos,
+        Work::Exec(exec) => {
+            let secs = exec.fizzle_secs;
+            let lines = [
+                format!("the image's program finds its work itself, once ({whose})"),
+                format!(
+                    "its shutdown_message or its end is the machine's; one that ends well within {secs} s found none"
+                ),
+            ];
+            return Part::new("work", lines.to_vec());
+        }
+    };
     let results = match &topos.results {
         Some(results) => format!("results into {results}"),
         None => "results are only logged".to_owned(),

@@ -182,7 +182,7 @@ fn what_opennebulas_variables_do_is_told() {
         "             the machine's name is wn1, whatever DHCP says\n",
         "             the clock shows the time of Europe/Amsterdam, if the image has that zone\n",
         "             the keys in SSH_PUBLIC_KEY are left out, as the image has it\n",
-        "             payloads see JOBFEATURES=/jf\n",
+        "             JOBFEATURES of the machine: /jf; payloads have their own\n",
         "start-script the script in START_SCRIPT, run by /usr/bin/perl in /var/lib/hepix/context, without arguments\n",
         "left out     context.sh: ctxinit does nothing about PASSWORD\n",
     ] {
