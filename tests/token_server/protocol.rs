@@ -66,7 +66,6 @@ fn next_token_with_and_without_a_lock() {
     assert_eq!((none.status, none.message()), (404, "No token available"));
     assert_eq!(server.get("mistyped/nextToken").status, 404);
     assert_eq!(server.get("not%20a%20name/nextToken").status, 404);
-    assert_eq!(server.get("p/nextToken?name=x").status, 400);
     assert_eq!(server.ask("DELETE", "p/nextToken", &[], b"").status, 405);
 }
 
@@ -199,6 +198,12 @@ fn listings() {
     assert!(lines[1].starts_with("1\t5 B\ttext/plain\tn\t") && lines[1].ends_with("\t1\ta\\tb"), "{}", lines[1]);
     assert_eq!(lines.len(), 3);
 
+    let csv = server.ask("GET", "p/tokens/", &[("Accept", "text/csv")], b"");
+    assert_eq!(csv.header("Content-Type"), Some("text/csv; charset=UTF-8"));
+    assert!(csv.body.starts_with("Name,Size,Content-Type,Original Name,"), "{}", csv.body);
+    let tdv = server.ask("GET", "p/locks/", &[("Accept", "text/tdv")], b"");
+    assert_eq!(tdv.header("Content-Type"), Some("text/tdv; charset=UTF-8"));
+
     let locks = json(&server, "p/locks/");
     assert_eq!(locks.as_array().unwrap().len(), 1);
     assert_eq!((&locks[0]["Name"], &locks[0]["Token name"]), (&uuid.as_str().into(), &"n".into()));
@@ -233,7 +238,7 @@ fn posted_lines_and_forms_become_tokens() {
     for bad in ["ntokens=0", "ntokens=1000001", "ntokens=x", "ntokens=5&offset=9223372036854775807", "", "pool="] {
         assert_eq!(post(FORM.1, bad), 400, "{bad}");
     }
-    for kind in ["", "application/json", "multipart/form-data; boundary=b"] {
+    for kind in ["", "application/json", "multipart/mixed; boundary=b"] {
         assert_eq!(post(kind, "a"), 415, "{kind}");
     }
     assert_eq!(server.get("p/tokens/").header("X-Token-Count"), Some("8"));
@@ -242,6 +247,72 @@ fn posted_lines_and_forms_become_tokens() {
     server.fill("p", "again");
     assert_eq!(server.ask("DELETE", "p/", &[], b"").status, 200);
     assert_eq!(server.get("p/tokens/").header("X-Token-Count"), Some("0"));
+}
+
+#[test]
+fn files_of_a_form_become_tokens() {
+    let (_dir, server) = server();
+    let post = |body: &str| {
+        let kind = ("Content-Type", "multipart/form-data; boundary=b");
+        server.ask("POST", "p/tokens/", &[kind], body.replace('\n', "\r\n").as_bytes())
+    };
+    let part = |disposition: &str, more: &str| {
+        format!("--b\nContent-Disposition: form-data; {disposition}\n{more}\nvalue\0\n")
+    };
+    let named = part("name=\"a\"; filename=\"../x y\"", "Content-Type: image/x\n");
+    let unnamed = part("name=\"a\"; filename=\"\"", "");
+    let field = part("name=\"tokens\"", "");
+    assert_eq!(post(&format!("{named}{field}{unnamed}--b--\n")).status, 202);
+    let first = server.get("p/tokens/1");
+    assert_eq!((first.body.as_str(), first.header("Content-Type")), ("value\0", Some("image/x")));
+    assert_eq!(first.header("Content-Disposition"), Some("inline; filename=\"../x y\""));
+    let second = server.get("p/tokens/2");
+    assert_eq!((second.body.as_str(), second.header("Content-Disposition")), ("value\0", None));
+    assert_eq!(second.header("Content-Type"), Some("application/octet-stream"));
+    assert_eq!(server.get("p/tokens/").header("X-Token-Count"), Some("2"));
+    for bad in [format!("{field}--b--\n"), "--b--\n".to_owned(), named, "nonsense".to_owned(), String::new()] {
+        assert_eq!(post(&bad).status, 400, "{bad:?}");
+    }
+    let unbounded = server.ask("POST", "p/tokens/", &[("Content-Type", "multipart/form-data")], b"");
+    assert_eq!(unbounded.status, 400);
+    assert_eq!(server.get("p/tokens/").header("X-Token-Count"), Some("2"), "bad forms left nothing");
+}
+
+#[test]
+fn tokens_are_claimed_by_name() {
+    let (_dir, server) = server();
+    for name in ["run one", "run two", "run two"] {
+        let disposition = format!("x; filename=\"{name}\"");
+        server.ask("PUT", "p/nextToken", &[TEXT, ("Content-Disposition", &disposition)], b"");
+    }
+    server.fill("p", "unnamed");
+    let claim = |target: &str| {
+        let reply = server.get(target);
+        (reply.status, reply.header("X-Topos-LockURL").is_some(), reply.body.rsplit('/').next().unwrap().to_owned())
+    };
+    assert_eq!(claim("p/nextToken?timeout=60&name=%2Brun+-one"), (303, true, "2".to_owned()));
+    assert_eq!(claim("/4/pools/p/nextToken?timeout=60&token=*T*o"), (303, true, "3".to_owned()));
+    assert_eq!(claim("p/nextToken?name=one").2, "1");
+    // The original looped without end where free tokens were there, but none that fitted.
+    for nothing in ["p/nextToken?name=two", "p/nextToken?name=three", "/4/pools/p/nextToken?token=x*"] {
+        assert_eq!(server.get(nothing).status, 404, "{nothing}");
+    }
+    assert_eq!(claim("p/nextToken?timeout=60&name=").2, "4", "an empty search is none; 1 is on its second round");
+}
+
+#[test]
+fn version_4_has_the_same_pools_under_its_own_urls() {
+    let (_dir, server) = server();
+    server.fill("p", "a");
+    let claim = server.get("/4/pools/p/nextToken?timeout=60");
+    let url = format!("http://127.0.0.1:{}/4/pools/p", server.port);
+    assert_eq!(claim.header("Location"), Some(format!("{url}/tokens/1").as_str()));
+    assert!(claim.header("X-Topos-LockURL").unwrap().starts_with(&format!("{url}/locks/")));
+    assert_eq!(server.get("/4/pools/p").header("Location"), Some(format!("{url}/").as_str()));
+    let pool = server.get("/4/newPool").body;
+    assert!(pool.starts_with(&format!("http://127.0.0.1:{}/4/pools/", server.port)), "{pool}");
+    assert_eq!(server.get("p/tokens/1").body, "a");
+    assert_eq!(server.get("/3/newRealm").status, 404);
 }
 
 #[test]
@@ -291,6 +362,11 @@ fn conventions_of_the_wire() {
     let odd = server.ask("BREW", "p/", &[], b"");
     assert_eq!((odd.status, odd.header("Allow")), (405, None));
     server.fill("p", "a");
+    let head = server.ask("POST", "p/tokens/1?http_method=HEAD", &[], b"");
+    assert_eq!((head.status, head.body.as_str(), head.header("X-Number-Of-Leases")), (200, "", Some("0")));
+    assert_eq!(server.ask("POST", "p/tokens/1?http_method=GET", &[], b"").body, "a");
+    assert_eq!(server.ask("POST", "p/nextToken?http_method=GET&timeout=0", &[PLAIN], b"").status, 303);
+    assert_eq!(server.ask("POST", "p/tokens/1?http_method=BREW", &[], b"").status, 405);
     assert_eq!(server.ask("POST", "p/tokens/1?http_method=DELETE", &[], b"").status, 200);
     assert_eq!(server.get("p/tokens/1").status, 404);
     let fresh = server.ask("GET", "p/tokens/1", &[("If-Modified-Since", "Thu, 01 Jan 1970 00:00:00 GMT")], b"");
@@ -314,7 +390,8 @@ fn an_expired_lock_frees_its_token() {
     server.fill("p", "a");
     let (id, first) = server.claim("p", 1).unwrap();
     assert_eq!(server.claim("p", 1), None);
-    thread::sleep(Duration::from_millis(1100));
+    // A lock lasts no shorter than was asked for, and up to a second longer.
+    thread::sleep(Duration::from_millis(2100));
     assert_eq!(server.get(&format!("p/locks/{first}?timeout=60")).status, 404, "too late to renew");
     assert_eq!(server.ask("DELETE", &format!("p/locks/{first}"), &[], b"").status, 200, "but not to delete");
     let (again, second) = server.claim("p", 60).unwrap();

@@ -4,16 +4,18 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::log_line;
+use super::metrics::Commits;
 use super::pools::{Pools, Result, SCHEMA, SCHEMA_VERSION, StoreError};
 
 /// Requests in one commit at most: one fsync is thin enough by then, and the first of them waits for the last.
@@ -21,6 +23,9 @@ const MAX_BATCH: usize = 256;
 
 /// The database is only ever locked by our own writer and its checkpoints, which take milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections kept for reading: more than this many listings at once open their own.
+const MAX_READERS: usize = 8;
 
 /// Why a directory's pools could not be opened.
 #[derive(Debug, Error)]
@@ -57,14 +62,20 @@ pub enum OpenError {
     Thread(#[source] io::Error),
 }
 
-/// What the writer does for one request, inside the transaction; it gives back how to answer after the commit.
-type Job = Box<dyn FnOnce(&mut Transaction<'_>, i64) -> Answer + Send>;
-type Answer = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
+/// Why no request of a commit was carried out; all of them share it.
+type Failure = Arc<rusqlite::Error>;
+/// What the writer does for one request, inside the transaction and at a Unix time (or not, where there is none);
+/// it gives back how to answer after the commit.
+type Job = Box<dyn FnOnce(std::result::Result<(&Transaction<'_>, i64), Failure>) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(std::result::Result<(), Failure>) + Send>;
 
 /// The pools of a directory. Dropping it lets the writer end; see [`Database::open`].
 pub(super) struct Database {
     jobs: Sender<Job>,
     path: PathBuf,
+    /// Idle ones.
+    readers: Arc<Mutex<Vec<Connection>>>,
+    pub(super) commits: Arc<Commits>,
 }
 
 impl Database {
@@ -75,14 +86,16 @@ impl Database {
         let path = dir.join("pools.sqlite");
         let connection = connect(&path)?;
         let (jobs, queue) = mpsc::channel();
+        let commits = Arc::new(Commits::default());
+        let counted = commits.clone();
         let writer = thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {
-                write(connection, &queue);
+                write(connection, &queue, &counted);
                 drop(hold);
             })
             .map_err(OpenError::Thread)?;
-        Ok((Self { jobs, path }, writer))
+        Ok((Self { jobs, path, readers: Arc::default(), commits }, writer))
     }
 
     /// Does `work` in the writer's transaction; the result comes when it is on the disk.
@@ -91,13 +104,16 @@ impl Database {
         work: impl FnOnce(&Pools<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |transaction, now| {
-            // A client that hung up while it waited must not take a token with it.
-            let result =
-                if reply.is_closed() { Err(StoreError::Dropped) } else { in_savepoint(transaction, now, work) };
+        let job: Job = Box::new(move |place| {
+            let result = match place {
+                // A client that hung up while it waited must not take a token with it.
+                _ if reply.is_closed() => Err(StoreError::Dropped),
+                Ok((transaction, now)) => in_savepoint(transaction, now, work),
+                Err(failure) => Err(StoreError::Commit(failure)),
+            };
             Box::new(move |commit| {
                 // The receiver may be gone by now; the protocol has lock timeouts for that.
-                let _ = reply.send(commit.map_err(StoreError::Commit).and(result));
+                let _ = reply.send(result.and_then(|done| commit.map(|()| done).map_err(StoreError::Commit)));
             })
         });
         self.jobs.send(job).map_err(|_| StoreError::Dropped)?;
@@ -109,16 +125,32 @@ impl Database {
         &self,
         work: impl FnOnce(&Pools<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let readers = self.readers.clone();
         let path = self.path.clone();
         let read = move || {
-            let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
+            let idle = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = match idle {
+                Some(connection) => connection,
+                None => open_reader(&path)?,
+            };
             // One snapshot for all statements, so that a count and its rows agree.
             let snapshot = connection.unchecked_transaction()?;
-            work(&Pools { db: &snapshot, now: now() })
+            let result = work(&Pools { db: &snapshot, now: now() });
+            drop(snapshot);
+            let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
+            if readers.len() < MAX_READERS {
+                readers.push(connection);
+            }
+            result
         };
         tokio::task::spawn_blocking(read).await.map_err(|_| StoreError::Dropped)?
     }
+}
+
+fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
 }
 
 /// Makes `dir` and locks it for this process; the kernel lets go however the process ends.
@@ -154,32 +186,58 @@ fn connect(path: &Path) -> std::result::Result<Connection, OpenError> {
 }
 
 /// The writer's life: whatever has queued up while the last commit was on its way to the disk is the next one.
-fn write(mut db: Connection, queue: &Receiver<Job>) {
+fn write(mut db: Connection, queue: &Receiver<Job>, commits: &Commits) {
     while let Ok(first) = queue.recv() {
         let batch: Vec<Job> = std::iter::once(first).chain(queue.try_iter().take(MAX_BATCH - 1)).collect();
-        match db.transaction_with_behavior(TransactionBehavior::Immediate) {
-            Ok(mut transaction) => {
-                let now = now();
-                let answers: Vec<Answer> = batch.into_iter().map(|job| job(&mut transaction, now)).collect();
-                let outcome = transaction.commit().map_err(|error| error.to_string());
-                answers.into_iter().for_each(|answer| answer(outcome.clone()));
-            }
-            // The clients of the dropped jobs learn it: the receiving end of a dropped reply fails.
-            Err(error) => log_line(&format!("pools.sqlite: begin: {error}")),
+        let size = batch.len();
+        let began = Instant::now();
+        let (answers, outcome) = commit(&mut db, batch);
+        if let Err(failure) = &outcome {
+            log_line(&format!("pools.sqlite: {size} requests failed: {failure}"));
         }
+        commits.count(size, began.elapsed(), outcome.is_ok());
+        answers.into_iter().for_each(|answer| answer(outcome.clone()));
     }
 }
 
+fn commit(db: &mut Connection, batch: Vec<Job>) -> (Vec<Answer>, std::result::Result<(), Failure>) {
+    let transaction = match db.transaction_with_behavior(TransactionBehavior::Immediate) {
+        Ok(transaction) => transaction,
+        Err(error) => {
+            let failure = Arc::new(error);
+            return (batch.into_iter().map(|job| job(Err(failure.clone()))).collect(), Err(failure));
+        }
+    };
+    let now = now();
+    let mut answers = Vec::with_capacity(batch.len());
+    for job in batch {
+        // A full disk makes SQLite undo the whole transaction; what follows would be outside of any.
+        let undone = transaction.is_autocommit();
+        answers.push(job(if undone { Err(undone_failure()) } else { Ok((&transaction, now)) }));
+    }
+    if transaction.is_autocommit() {
+        return (answers, Err(undone_failure()));
+    }
+    (answers, transaction.commit().map_err(Arc::new))
+}
+
+/// For the neighbours of the request that a full or broken disk has failed; that one has its own words.
+fn undone_failure() -> Failure {
+    Arc::new(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ABORT_ROLLBACK), None))
+}
+
 /// One request's failure must undo that request and no other of the batch.
-fn in_savepoint<T>(
-    transaction: &mut Transaction<'_>,
-    now: i64,
-    work: impl FnOnce(&Pools<'_>) -> Result<T>,
-) -> Result<T> {
-    let savepoint = transaction.savepoint()?;
-    let result = work(&Pools { db: &savepoint, now })?;
-    savepoint.commit()?;
-    Ok(result)
+fn in_savepoint<T>(transaction: &Transaction<'_>, now: i64, work: impl FnOnce(&Pools<'_>) -> Result<T>) -> Result<T> {
+    let run = |sql| transaction.prepare_cached(sql)?.execute([]);
+    run("SAVEPOINT request")?;
+    let result = work(&Pools { db: transaction, now });
+    if result.is_err() && !transaction.is_autocommit() {
+        run("ROLLBACK TO request")?;
+    }
+    if !transaction.is_autocommit() {
+        run("RELEASE request")?;
+    }
+    result
 }
 
 /// Unix seconds.

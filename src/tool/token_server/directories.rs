@@ -1,17 +1,13 @@
 //! Requests about a pool's tokens or locks as a whole.
 
-use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{self, HeaderName};
 
-use super::http::{Ask, Outcome, whole};
+use super::http::{Ask, Outcome};
 use super::listing::Listing;
 use super::pools::Lock;
 use super::reply::{PLAIN, iso_date, message, page, refuse, reply, set};
-use super::request::{DIRECTORY, Format, PAGE, Params, best, lines, token_list};
-
-/// The original's limit for numbered tokens in one request.
-const MAX_NUMBERS: i64 = 1_000_000;
+use super::request::{DIRECTORY, Format, PAGE, best};
 
 const TOKEN_COUNT: HeaderName = HeaderName::from_static("x-token-count");
 
@@ -87,49 +83,6 @@ pub(super) async fn list_tokens(ask: &Ask<'_>, pool: &str) -> Outcome {
 /// `H:MM:SS`.
 fn clock(seconds: i64) -> String {
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
-}
-
-pub(super) async fn post_tokens(ask: &Ask<'_>, pool: &str, body: Body) -> Outcome {
-    let kind = ask.header(header::CONTENT_TYPE).unwrap_or_default();
-    let lower = kind.to_ascii_lowercase();
-    if lower.starts_with("application/x-www-form-urlencoded") {
-        let form = Params::parse(&whole(&ask.headers, body).await?);
-        return post_form(ask, pool, &form).await;
-    }
-    if !lower.starts_with("text/") {
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Tokens are posted as text/* or as an urlencoded form");
-    }
-    let text = whole(&ask.headers, body).await?;
-    let pool = pool.to_owned();
-    ask.server.database.write(move |pools| pools.add(&pool, &kind, lines(&text))).await?;
-    Ok(message(StatusCode::ACCEPTED, "Tokens created"))
-}
-
-async fn post_form(ask: &Ask<'_>, pool: &str, form: &Params) -> Outcome {
-    const KIND: &str = "text/plain";
-    let pool = pool.to_owned();
-    if let Some(from) = form.text("pool") {
-        if from.is_empty() {
-            return refuse(StatusCode::BAD_REQUEST, "pool= is empty");
-        }
-        let ids = form.bytes("tokens").map(token_list).unwrap_or_default();
-        let moved = ask.server.database.write(move |pools| pools.move_tokens(&from, &pool, &ids)).await?;
-        return Ok(message(StatusCode::OK, &format!("{moved} tokens moved")));
-    }
-    if let Some(count) = form.number("ntokens") {
-        let first = form.number("offset").unwrap_or(0);
-        let Some(end) = first.checked_add(count).filter(|_| (1..=MAX_NUMBERS).contains(&count)) else {
-            return refuse(StatusCode::BAD_REQUEST, format!("ntokens= is not a number between 1 and {MAX_NUMBERS}"));
-        };
-        let numbers = (first..end).map(|number| number.to_string());
-        ask.server.database.write(move |pools| pools.add(&pool, KIND, numbers)).await?;
-    } else if let Some(text) = form.bytes("tokens") {
-        let text = text.to_owned();
-        ask.server.database.write(move |pools| pools.add(&pool, KIND, lines(&text))).await?;
-    } else {
-        return refuse(StatusCode::BAD_REQUEST, "The form has none of ntokens=, tokens=, pool=");
-    }
-    Ok(message(StatusCode::ACCEPTED, "Tokens created"))
 }
 
 pub(super) async fn delete_tokens(ask: &Ask<'_>, pool: &str) -> Outcome {

@@ -1,27 +1,31 @@
 //! HTTP: who answers which request. The answers are in `single.rs` and `directories.rs`.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::database::Database;
-use super::directories::{delete_locks, delete_tokens, list_locks, list_pool, list_tokens, post_tokens, progress};
+use super::directories::{delete_locks, delete_tokens, list_locks, list_pool, list_tokens, progress};
 use super::log_line;
+use super::metrics::{self, Metrics};
 use super::pools::StoreError;
 use super::random::{hex, random};
-use super::reply::{Refusal, page, pointer, refuse, set};
-use super::request::{Format, PAGE, Params, Resource, best, resource};
+use super::reply::{Refusal, page, pointer, refuse, reply, set};
+use super::request::{Format, PAGE, Params, Resource, best, resource, version};
 use super::single::{delete_lock, delete_token, get_lock, get_token, next_token, put_token};
+use super::uploads::post_tokens;
+use super::users::Users;
 
 /// The original called tokens of 10 MB critical; a body is held in memory whole.
 const MAX_BODY: usize = 16 << 20;
+
+/// For all of a body: the largest over a line of half a megabit a second.
+const BODY_TIME: Duration = Duration::from_secs(300);
 
 const LOCK_URL: HeaderName = HeaderName::from_static("x-topos-lockurl");
 const LOCK_TOKEN: HeaderName = HeaderName::from_static("x-topos-opaquelocktoken");
@@ -30,40 +34,59 @@ pub(super) type Outcome = Result<Response, Refusal>;
 
 pub(super) struct Server {
     pub(super) database: Database,
+    pub(super) metrics: Metrics,
+    /// Who may ask; anybody if there are none.
+    pub(super) users: Option<Users>,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
     /// For clients that say no `Host`.
     pub(super) address: SocketAddr,
     /// Whether each request is logged, not only those that failed through the server's fault.
     pub(super) verbose: bool,
 }
 
-pub(super) fn router(server: Arc<Server>) -> Router {
-    Router::new().fallback(serve).with_state(server)
-}
-
-async fn serve(
-    State(server): State<Arc<Server>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-) -> Response {
+/// One request's life.
+pub(super) async fn serve(server: &Server, peer: SocketAddr, request: Request) -> Response {
     let began = Instant::now();
-    let asked = format!("{peer} {} {}", request.method(), request.uri());
-    let mut response = answer(&server, request).await.unwrap_or_else(|refusal| {
+    let method = request.method().clone();
+    let uri = request.uri().clone();
+    let resource = resource(uri.path());
+    let route = resource.as_ref().map_or("other", Resource::route);
+    let outcome = match &server.users {
+        Some(users) if !admitted(users, request.headers()).await => refuse(StatusCode::UNAUTHORIZED, "Who are you?"),
+        _ => answer(server, peer, resource, request).await,
+    };
+    let mut response = outcome.unwrap_or_else(|refusal| {
         if refusal.0.is_server_error() {
-            log_line(&format!("{asked}: {}", refusal.1));
+            log_line(&format!("{peer} {method} {uri}: {}", refusal.1));
         }
         refusal.into_response()
     });
+    if response.status() == StatusCode::UNAUTHORIZED {
+        set(&mut response, header::WWW_AUTHENTICATE, "Basic realm=\"ToPoS\", charset=\"UTF-8\"");
+    }
     // A squid between a site and this server must never answer for it.
     set(&mut response, header::CACHE_CONTROL, "no-cache");
+    server.metrics.count(route, method.as_str(), response.status().as_u16(), began.elapsed());
     if server.verbose {
-        log_line(&format!("{asked} {} {} ms", response.status().as_u16(), began.elapsed().as_millis()));
+        let millis = began.elapsed().as_millis();
+        log_line(&format!("{peer} {method} {uri} {} {millis} ms", response.status().as_u16()));
     }
     response
+}
+
+async fn admitted(users: &Users, headers: &HeaderMap) -> bool {
+    match headers.get(header::AUTHORIZATION) {
+        Some(header) => users.admit(header.as_bytes()).await,
+        None => false,
+    }
 }
 
 /// A request, read.
 pub(super) struct Ask<'a> {
     pub(super) server: &'a Server,
+    /// Who asks.
+    pub(super) peer: SocketAddr,
     pub(super) params: Params,
     pub(super) headers: HeaderMap,
     /// Path and query as they came.
@@ -91,16 +114,18 @@ impl Ask<'_> {
     }
 }
 
-async fn answer(server: &Server, request: Request) -> Outcome {
+async fn answer(server: &Server, peer: SocketAddr, resource: Option<Resource>, request: Request) -> Outcome {
     let (parts, body) = request.into_parts();
-    let Some(resource) = resource(parts.uri.path()) else {
+    let Some(resource) = resource else {
         return refuse(StatusCode::NOT_FOUND, format!("There is no {}", parts.uri.path()));
     };
     let params = Params::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    let host = host.unwrap_or_else(|| server.address.to_string());
     let ask = Ask {
         server,
-        base: format!("http://{}/4.1", host.unwrap_or_else(|| server.address.to_string())),
+        peer,
+        base: format!("{}://{host}{}", server.scheme, version(parts.uri.path())),
         uri: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         headers: parts.headers,
         params,
@@ -109,9 +134,10 @@ async fn answer(server: &Server, request: Request) -> Outcome {
     let method = override_by.unwrap_or_else(|| parts.method.to_string());
     // A HEAD does whatever the GET does, claims and renewals too; hyper leaves the body out.
     let verb = if method == "HEAD" { "GET" } else { method.as_str() };
-    match (verb, resource) {
+    let mut outcome = match (verb, resource) {
         (_, Resource::Unslashed) => unslashed(&ask),
         (_, Resource::Pools) => refuse(StatusCode::FORBIDDEN, "The names of pools are not told"),
+        ("GET", Resource::Metrics) => count(&ask).await,
         ("GET", Resource::Root) => root(),
         ("GET", Resource::NewPool) => new_pool(&ask),
         ("GET", Resource::NextToken(pool)) => next_token(&ask, pool.get()).await,
@@ -128,12 +154,16 @@ async fn answer(server: &Server, request: Request) -> Outcome {
         ("GET", Resource::Pool(pool)) => list_pool(&ask, pool.get()).await,
         ("GET", Resource::Progress(pool)) => progress(&ask, pool.get()).await,
         _ => refuse(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for {}", ask.uri)),
+    };
+    if let (true, Ok(response)) = (method == "HEAD" && parts.method == Method::POST, &mut outcome) {
+        *response.body_mut() = Body::empty();
     }
+    outcome
 }
 
 fn unslashed(ask: &Ask<'_>) -> Outcome {
     let (path, query) = ask.uri.split_once('?').map_or((ask.uri.as_str(), None), |(p, q)| (p, Some(q)));
-    let root = ask.base.strip_suffix("/4.1").unwrap_or(&ask.base);
+    let root = ask.base.trim_end_matches(version(&ask.uri));
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     let url = format!("{root}{path}/{query}");
     Ok(pointer(StatusCode::MOVED_PERMANENTLY, Format::Xhtml, "Moved permanently", &url))
@@ -149,7 +179,16 @@ fn new_pool(ask: &Ask<'_>) -> Outcome {
     Ok(pointer(StatusCode::SEE_OTHER, best(&ask.accept(), PAGE), "New pool", &url))
 }
 
-/// The whole body, unless it is too large.
+/// Prometheus' page. A pool's name is all the protection that it has, so without users only this machine is told.
+async fn count(ask: &Ask<'_>) -> Outcome {
+    let told = ask.server.users.is_some() || ask.peer.ip().to_canonical().is_loopback();
+    let limit = if told { metrics::MAX_POOLS } else { 0 };
+    let census = ask.server.database.read(move |pools| pools.census(limit)).await?;
+    let page = ask.server.metrics.page(&ask.server.database.commits, &census);
+    Ok(reply(StatusCode::OK, metrics::KIND, page))
+}
+
+/// The whole body, unless it is too large or too slow.
 pub(super) async fn whole(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
     let too_large = || Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("More than {MAX_BODY} bytes"));
     let said = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -159,7 +198,9 @@ pub(super) async fn whole(headers: &HeaderMap, body: Body) -> Result<Bytes, Refu
     }
     let mut request = Request::new(body);
     DefaultBodyLimit::max(MAX_BODY).apply(&mut request);
-    Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+    let read = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, &())).await;
+    let slow = || Refusal(StatusCode::REQUEST_TIMEOUT, format!("No whole body in {} s", BODY_TIME.as_secs()));
+    read.map_err(|_| slow())?.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         status => Refusal(status, rejection.body_text()),
     })

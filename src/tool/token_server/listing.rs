@@ -1,4 +1,4 @@
-//! Directories as tables: XHTML for people, JSON and tab-separated text for programs.
+//! Directories as tables: XHTML for people, JSON, CSV and tab-separated text for programs.
 
 use serde_json::{Map, Value};
 
@@ -21,7 +21,8 @@ impl Listing {
                 let heads: String = columns.iter().map(|column| format!("<th>{column}</th>")).collect();
                 format!("<table><tr><th>Name</th>{heads}</tr>\n")
             }
-            Format::Plain => format!("Name\t{}\r\n", columns.join("\t")),
+            Format::Plain | Format::Tdv => format!("Name\t{}\r\n", columns.join("\t")),
+            Format::Csv => format!("Name,{}\r\n", columns.join(",")),
             Format::Json => String::new(),
         };
         Self { format, title, columns, rows: 0, text }
@@ -40,7 +41,15 @@ impl Listing {
                 }
                 self.text.push_str("</tr>\n");
             }
-            Format::Plain => {
+            Format::Csv => {
+                self.text.push_str(&quoted(name));
+                for cell in &cells {
+                    self.text.push(',');
+                    self.text.push_str(&quoted(cell));
+                }
+                self.text.push_str("\r\n");
+            }
+            Format::Plain | Format::Tdv => {
                 let escape = |text: &str| text.replace('\t', "\\t").replace('\r', "\\r").replace('\n', "\\n");
                 self.text.push_str(&escape(name));
                 for cell in &cells {
@@ -72,6 +81,8 @@ impl Listing {
                 (XHTML, document(&self.title, &self.text))
             }
             Format::Plain => (PLAIN, self.text),
+            Format::Tdv => ("text/tdv; charset=UTF-8", self.text),
+            Format::Csv => ("text/csv; charset=UTF-8", self.text),
             // The original says null where there is nothing; clients know.
             Format::Json if self.rows == 0 => ("application/json; charset=UTF-8", "null".to_owned()),
             Format::Json => {
@@ -80,6 +91,11 @@ impl Listing {
             }
         }
     }
+}
+
+/// RFC 4180: quoted where it must be.
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }
 
 #[cfg(test)]
@@ -98,6 +114,8 @@ mod tests {
     fn each_format_escapes_its_own() {
         let rows = [("1", ["a\t<\"\r\n", "<i/>"]), ("2", ["", ""])];
         assert_eq!(table(Format::Plain, &rows), "Name\tA b\tLinkHTML\r\n1\ta\\t<\"\\r\\n\t<i/>\r\n2\t\t\r\n");
+        let csv = "Name,A b,LinkHTML\r\n1,\"a\t<\"\"\r\n\",<i/>\r\n2,,\r\n";
+        assert_eq!(table(Format::Csv, &rows), csv);
         let json: Value = serde_json::from_str(&table(Format::Json, &rows)).unwrap();
         assert_eq!(json[0]["A b"], "a\t<\"\r\n");
         assert_eq!((&json[1]["Name"], &json[1]["LinkHTML"]), (&Value::from("2"), &Value::from("")));

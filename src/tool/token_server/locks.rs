@@ -25,7 +25,7 @@ impl Pools<'_> {
         )?;
         let renewed = update.execute(named_params! {
             ":uuid": uuid,
-            ":until": self.now.saturating_add(seconds),
+            ":until": self.until(seconds),
             ":description": description,
             ":now": self.now,
         })?;
@@ -93,13 +93,13 @@ mod tests {
     fn a_live_lock_is_renewed_and_an_expired_one_is_not() {
         let (db, uuid) = locked();
         let at = |now| Pools { db: &db, now };
-        assert!(at(1009).renew(&uuid, 10, None).unwrap());
-        assert_eq!(live(&at(1010)), [(9, "vm1".to_owned())]);
-        assert!(at(1010).renew(&uuid, 5, Some("vm2")).unwrap(), "a renewal may shorten");
-        assert_eq!(live(&at(1010)), [(5, "vm2".to_owned())]);
-        assert!(!at(1015).renew(&uuid, 10, None).unwrap());
-        assert_eq!(at(1015).locked(&uuid).unwrap(), None);
-        assert_eq!(live(&at(1015)), []);
+        assert!(at(1010).renew(&uuid, 10, None).unwrap());
+        assert_eq!(live(&at(1011)), [(9, "vm1".to_owned())]);
+        assert!(at(1011).renew(&uuid, 5, Some("vm2")).unwrap(), "a renewal may shorten");
+        assert_eq!(live(&at(1011)), [(5, "vm2".to_owned())]);
+        assert!(!at(1017).renew(&uuid, 10, None).unwrap());
+        assert_eq!(at(1017).locked(&uuid).unwrap(), None);
+        assert_eq!(live(&at(1017)), []);
     }
 
     #[test]

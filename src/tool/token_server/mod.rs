@@ -4,46 +4,42 @@
 //! hands a locked one out again. One thread owns the database and commits for all requests that wait at that
 //! moment; forty clients share one fsync.
 //!
-//! Different from the original, on purpose:
-//! - `PUT nextToken?delete=` is one transaction, and a claim is never repeated in a loop;
-//! - `name=` on nextToken is 400 (the original's search could loop for ever);
-//! - a token GET has lock headers only while the token is locked, never with an empty UUID;
-//! - `If-Modified-Since` is ignored (the original answered 304 even for deleted tokens), and every reply says
-//!   `Cache-Control: no-cache`;
-//! - URLs are built from the request's `Host`, so they are right behind an alias;
-//! - control characters in a lock's description become spaces in its line-by-line form;
-//! - multipart uploads are 415, the list of pools is 403 for everybody, there is no CSV, bodies end at 16 MiB.
+//! Where it differs from the original on purpose stands in docs/work.md; each such place says so.
 
+mod connections;
 mod database;
 mod directories;
 mod http;
 mod listing;
 mod locks;
+mod metrics;
+mod names;
 mod pools;
 mod random;
 mod reply;
 mod request;
 mod single;
+mod uploads;
+mod users;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
+pub use connections::TlsError;
 pub use database::OpenError;
-
-/// Requests under way get this long after SIGTERM: a commit on a slow disk, not a client that went silent.
-const GRACE: Duration = Duration::from_secs(5);
+pub use users::UsersError;
 
 /// The command line of `ctxtool token-server`.
+///
+/// Serves the protocol at /4.1/ and /4/ (ToPoS 3, with its realms, is not served), and /metrics for Prometheus.
 #[derive(clap::Args, Debug)]
 pub struct Options {
     /// Directory of the pools; made if there is none
@@ -52,6 +48,15 @@ pub struct Options {
     /// Address to listen on; port 0 takes any free one
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
+    /// File of users who may ask: lines of USER:HASH with bcrypt hashes, as `htpasswd -nB USER` makes
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
+    /// Serve https with this certificate and its chain (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Write one line a request on standard error
     #[arg(long)]
     verbose: bool,
@@ -63,6 +68,12 @@ pub enum ServerError {
     /// The pools.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The file of users.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// Certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The socket.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -87,9 +98,17 @@ pub enum ServerError {
 /// Only before it listens; the error names directory, file or address.
 pub fn run(options: &Options) -> Result<(), ServerError> {
     raise_file_limit();
+    let users = options.users.as_deref().map(users::Users::read).transpose()?;
+    let tls = match (&options.tls_cert, &options.tls_key) {
+        (Some(certificate), Some(key)) => Some(connections::tls(certificate, key)?),
+        _ => None,
+    };
+    if users.is_some() && tls.is_none() && !options.listen.ip().is_loopback() {
+        log_line("passwords cross the network unencrypted: there is no --tls-cert");
+    }
     let (database, writer) = database::Database::open(&options.dir)?;
     let runtime = tokio::runtime::Runtime::new().map_err(failed("start the runtime"))?;
-    let outcome = runtime.block_on(serve(options, database));
+    let outcome = runtime.block_on(serve(options, database, users, tls));
     // Ends what still holds the database, so that the writer's queue closes.
     drop(runtime);
     if writer.join().is_err() {
@@ -98,29 +117,27 @@ pub fn run(options: &Options) -> Result<(), ServerError> {
     outcome
 }
 
-async fn serve(options: &Options, database: database::Database) -> Result<(), ServerError> {
+async fn serve(
+    options: &Options,
+    database: database::Database,
+    users: Option<users::Users>,
+    tls: Option<TlsAcceptor>,
+) -> Result<(), ServerError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("catch SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("catch SIGINT"))?;
     let unheard = |source| ServerError::Listen { address: options.listen, source };
     let listener = TcpListener::bind(options.listen).await.map_err(unheard)?;
     let address = listener.local_addr().map_err(unheard)?;
-    let router = http::router(Arc::new(http::Server { database, address, verbose: options.verbose }));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let metrics = metrics::Metrics::default();
+    let server = http::Server { database, metrics, users, scheme, address, verbose: options.verbose };
 
     let mut out = io::stdout();
-    writeln!(out, "token server: http://{address}/4.1 pools in {}", options.dir.display())
+    writeln!(out, "token server: {scheme}://{address}/4.1 pools in {}", options.dir.display())
         .and_then(|()| out.flush())
         .map_err(failed("write to standard output"))?;
-
-    let (end, ended) = oneshot::channel::<()>();
-    // Replies are small and complete when they are written: nothing to wait for.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(async { drop(ended.await) });
-    let server = tokio::spawn(server.into_future());
-    first(&mut terminate, &mut interrupt).await;
-    drop(end);
-    // Whoever is still connected after that has not sent a request, or does not read its reply.
-    let _ = tokio::time::timeout(GRACE, server).await;
+    let end = first(&mut terminate, &mut interrupt);
+    connections::serve(listener, tls, Arc::new(server), end).await;
     Ok(())
 }
 

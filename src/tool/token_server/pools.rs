@@ -4,10 +4,13 @@
 //! tokens and of a million. Locks are in `locks.rs`.
 
 use std::io;
+use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, named_params};
 use thiserror::Error;
 
+use super::metrics::Census;
+use super::names::Search;
 use super::random::{random, uuid4};
 
 /// Layout of the database, version [`SCHEMA_VERSION`].
@@ -28,14 +31,26 @@ const NEXT_LEVEL: &str = "SELECT leases FROM tokens WHERE pool = ?1 AND leases >
 pub(super) enum StoreError {
     #[error("pools.sqlite: {0}")]
     Database(#[from] rusqlite::Error),
-    /// All requests of one commit share its failure, hence text.
+    /// The commit, shared with all other requests in it.
     #[error("pools.sqlite: commit: {0}")]
-    Commit(String),
+    Commit(Arc<rusqlite::Error>),
     #[error("/dev/urandom: {0}")]
     Random(#[from] io::Error),
     /// The writer could not begin, or has ended.
     #[error("pools.sqlite: the request was dropped")]
     Dropped,
+}
+
+impl StoreError {
+    /// Whether the disk is to blame, and the same request may succeed when there is room again.
+    pub(super) fn may_pass(&self) -> bool {
+        let code = match self {
+            Self::Database(error) => error.sqlite_error_code(),
+            Self::Commit(error) => error.sqlite_error_code(),
+            Self::Random(_) | Self::Dropped => None,
+        };
+        matches!(code, Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::OperationAborted))
+    }
 }
 
 pub(super) type Result<T> = std::result::Result<T, StoreError>;
@@ -110,9 +125,13 @@ impl Pools<'_> {
                 token
             }
         };
+        self.lease(token, wish).map(Some)
+    }
+
+    fn lease(&self, token: i64, wish: Option<&Wish>) -> Result<Claim> {
         let Some(wish) = wish else {
             self.db.prepare_cached("UPDATE tokens SET leases = leases + 1 WHERE id = ?1")?.execute([token])?;
-            return Ok(Some(Claim { token, lock: None }));
+            return Ok(Claim { token, lock: None });
         };
         let uuid = uuid4(random()?);
         self.db
@@ -122,11 +141,17 @@ impl Pools<'_> {
             )?
             .execute(named_params! {
                 ":id": token,
-                ":until": self.now.saturating_add(wish.seconds),
+                ":until": self.until(wish.seconds),
                 ":uuid": uuid,
                 ":description": wish.description,
             })?;
-        Ok(Some(Claim { token, lock: Some(uuid) }))
+        Ok(Claim { token, lock: Some(uuid) })
+    }
+
+    /// When a lock of so many seconds ends. The clock is cut to whole seconds: without one more, a lock would last up
+    /// to a second less than its holder was promised.
+    pub(super) fn until(&self, seconds: i64) -> i64 {
+        self.now.saturating_add(seconds).saturating_add(1)
     }
 
     fn free_at(&self, pool: i64, level: i64) -> Result<Option<i64>> {
@@ -248,6 +273,60 @@ impl Pools<'_> {
         Ok(counts.optional()?.unwrap_or((0, 0)))
     }
 
+    /// What is in all pools together, and in the `limit` largest.
+    pub(super) fn census(&self, limit: usize) -> Result<Census> {
+        let mut query = self.db.prepare_cached(
+            "SELECT name, ifnull(tokens, 0), ifnull(locks, 0) FROM pools LEFT JOIN
+                (SELECT pool, count(*) AS tokens, sum(lock_until > ?1) AS locks FROM tokens GROUP BY pool)
+             ON pool = pools.id ORDER BY 2 DESC, name",
+        )?;
+        let mut rows = query.query([self.now])?;
+        let mut census = Census::default();
+        while let Some(row) = rows.next()? {
+            let (tokens, locks) = (row.get(1)?, row.get(2)?);
+            census.pools += 1;
+            census.tokens += tokens;
+            census.locks += locks;
+            if census.largest.len() < limit {
+                census.largest.push((row.get(0)?, tokens, locks));
+            }
+        }
+        Ok(census)
+    }
+
+    /// Free tokens of a pool whose name is looked for: those leased least first, at most `limit`.
+    pub(super) fn free_named(&self, pool: &str, search: &Search, limit: usize) -> Result<Vec<i64>> {
+        let mut query = self.db.prepare_cached(
+            "SELECT id, name FROM tokens WHERE pool = (SELECT id FROM pools WHERE name = ?1) AND lock_until <= ?2
+             AND name IS NOT NULL ORDER BY leases, lock_until, id",
+        )?;
+        let mut rows = query.query((pool, self.now))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()?
+            && found.len() < limit
+        {
+            if search.finds(&row.get::<_, String>(1)?) {
+                found.push(row.get(0)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Hands out the first of these tokens that is still free and in the pool. The pool's level stays as it is:
+    /// it is for those who take any token.
+    pub(super) fn claim_one(&self, pool: &str, candidates: &[i64], wish: Option<&Wish>) -> Result<Option<Claim>> {
+        let mut free = self.db.prepare_cached(
+            "SELECT 1 FROM tokens WHERE id = ?1 AND lock_until <= ?3
+             AND pool = (SELECT id FROM pools WHERE name = ?2)",
+        )?;
+        for token in candidates {
+            if free.exists((token, pool, self.now))? {
+                return self.lease(*token, wish).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     /// Calls `each` with every token of a pool, oldest first.
     pub(super) fn each_token(&self, pool: &str, mut each: impl FnMut(Token)) -> Result<()> {
         let mut query = self.db.prepare_cached(
@@ -271,7 +350,7 @@ impl Pools<'_> {
             length: row.get("length")?,
             created: row.get("created")?,
             leases: row.get("leases")?,
-            lock: uuid.filter(|_| until > self.now).map(|uuid| Lock { uuid, left: until - self.now, description }),
+            lock: uuid.filter(|_| until > self.now).map(|uuid| Lock { uuid, left: until - self.now - 1, description }),
         })
     }
 }
@@ -301,11 +380,11 @@ mod tests {
         at(1000).add("p", "text/plain", ["a", "b"]).unwrap();
         assert_eq!(claimed(&at(1000), Some(&lock(10))), Some(1));
         assert_eq!(claimed(&at(1000), Some(&lock(20))), Some(2));
-        assert_eq!(claimed(&at(1009), Some(&lock(10))), None);
+        assert_eq!(claimed(&at(1010), Some(&lock(10))), None, "claimed at 1000.9 it has 100 ms left at 1010.8");
         assert_eq!(at(1009).token("p", 1).unwrap().unwrap().0.lock.unwrap().left, 1);
-        assert_eq!(at(1010).token("p", 1).unwrap().unwrap().0.lock, None);
-        assert_eq!(claimed(&at(1010), Some(&lock(10))), Some(1));
-        assert_eq!(claimed(&at(1010), Some(&lock(10))), None);
+        assert_eq!(at(1011).token("p", 1).unwrap().unwrap().0.lock, None);
+        assert_eq!(claimed(&at(1011), Some(&lock(10))), Some(1));
+        assert_eq!(claimed(&at(1011), Some(&lock(10))), None);
     }
 
     #[test]
@@ -363,6 +442,40 @@ mod tests {
         assert_eq!((token.leases, token.lock.map(|lock| lock.uuid)), (1, claim.lock));
         assert_eq!(pools.move_tokens("p", "q", &[]).unwrap(), 2);
         assert_eq!(pools.counts("p").unwrap(), (0, 0));
+    }
+
+    #[test]
+    fn a_token_is_claimed_by_name() {
+        let db = database();
+        let pools = Pools { db: &db, now: 1000 };
+        for name in [None, Some("run one"), Some("run two"), Some("run two")] {
+            pools.put("p", &New { name, kind: "text/plain", value: b"" }, None).unwrap();
+        }
+        let two = Search::words("two");
+        assert_eq!(pools.free_named("p", &two, 100).unwrap(), [3, 4]);
+        assert_eq!(pools.free_named("p", &two, 1).unwrap(), [3]);
+        assert_eq!(pools.free_named("q", &two, 100).unwrap(), [] as [i64; 0]);
+        let claim = |candidates| pools.claim_one("p", candidates, Some(&lock(10))).unwrap().map(|claim| claim.token);
+        assert_eq!(claim(&[3, 4]), Some(3));
+        assert_eq!(claim(&[3, 4]), Some(4), "the first was taken since it was found");
+        assert_eq!(claim(&[3, 4]), None);
+        assert_eq!(pools.claim_one("q", &[2], None).unwrap(), None);
+        assert_eq!(pools.free_named("p", &two, 100).unwrap(), [] as [i64; 0]);
+    }
+
+    #[test]
+    fn a_census_counts_all_and_names_the_largest() {
+        let db = database();
+        let at = |now| Pools { db: &db, now };
+        at(1000).add("p", "text/plain", ["a", "b"]).unwrap();
+        at(1000).add("q", "text/plain", ["a"]).unwrap();
+        at(1000).add("r", "text/plain", ["a"]).unwrap();
+        at(1000).clear("r").unwrap();
+        at(1000).claim("p", Some(&lock(10))).unwrap();
+        let census = at(1005).census(2).unwrap();
+        let largest = vec![("p".to_owned(), 2, 1), ("q".to_owned(), 1, 0)];
+        assert_eq!(census, Census { pools: 3, tokens: 3, locks: 1, largest });
+        assert_eq!(at(1011).census(0).unwrap(), Census { pools: 3, tokens: 3, locks: 0, largest: Vec::new() });
     }
 
     /// What makes a claim flat in the number of tokens: no scan, no sort.

@@ -18,7 +18,8 @@ pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        Self(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        let status = if error.may_pass() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
+        Self(status, error.to_string())
     }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::context::site::PoolName;
 
-/// What a URL names, below `/4.1`.
+/// What a URL names, below `/4.1` or `/4`.
 #[derive(Debug, PartialEq)]
 pub(super) enum Resource {
     Root,
@@ -20,13 +20,46 @@ pub(super) enum Resource {
     Lock(String),
     /// A directory without its final slash.
     Unslashed,
+    /// `/metrics`, outside of the protocol.
+    Metrics,
+}
+
+impl Resource {
+    /// A word for counting.
+    pub(super) fn route(&self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::NewPool => "newPool",
+            Self::Pools => "pools",
+            Self::Pool(_) => "pool",
+            Self::NextToken(_) => "nextToken",
+            Self::Progress(_) => "progress",
+            Self::Tokens(_) => "tokens",
+            Self::Token(..) => "token",
+            Self::Locks(_) => "locks",
+            Self::Lock(_) => "lock",
+            Self::Unslashed => "unslashed",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// The version that a path speaks: what stands before everything else in it.
+pub(super) fn version(path: &str) -> &'static str {
+    match path.split('/').nth(1).and_then(|first| first.split('?').next()) {
+        Some("4") => "/4",
+        _ => "/4.1",
+    }
 }
 
 /// Reads a path, percent-encoded as it came. `None` is a 404.
 pub(super) fn resource(path: &str) -> Option<Resource> {
     let path = String::from_utf8(percent_decode(path.as_bytes(), false)).ok()?;
     let pool = |name: &str| PoolName::try_from(name.to_owned()).ok();
-    let parts: Vec<&str> = path.strip_prefix("/4.1")?.split('/').collect();
+    if path == "/metrics" {
+        return Some(Resource::Metrics);
+    }
+    let parts: Vec<&str> = path.strip_prefix(version(&path))?.split('/').collect();
     match *parts.as_slice() {
         [""] | ["", "pools"] => Some(Resource::Unslashed),
         ["", ""] => Some(Resource::Root),
@@ -157,6 +190,9 @@ pub(super) fn file_name(disposition: &str) -> Option<String> {
 pub(super) enum Format {
     Xhtml,
     Plain,
+    /// Tab-separated, as `text/plain` is; only its name differs.
+    Tdv,
+    Csv,
     Json,
 }
 
@@ -167,8 +203,9 @@ pub(super) const PAGE: &[(&str, Format)] = &[("application/xhtml+xml", Format::X
 pub(super) const DIRECTORY: &[(&str, Format)] = &[
     ("application/xhtml+xml", Format::Xhtml),
     ("application/json", Format::Json),
-    ("text/tdv", Format::Plain),
+    ("text/tdv", Format::Tdv),
     ("text/plain", Format::Plain),
+    ("text/csv", Format::Csv),
 ];
 
 /// The offer that `Accept` likes best, the first of equals; XHTML where it likes none.
@@ -241,6 +278,14 @@ mod tests {
             ("/4.1/pools/p/locks/", Some(Resource::Locks(pool("p")))),
             ("/4.1/pools/p/locks/0aF-9", Some(Resource::Lock("0aF-9".to_owned()))),
             ("/4.1/pools/p/locks/xyz", None),
+            ("/4", Some(Resource::Unslashed)),
+            ("/4/pools/p/tokens/17", Some(Resource::Token(pool("p"), 17))),
+            ("/3/pools/p/", None),
+            ("/4.1/4/pools/p/", None),
+            ("/metrics", Some(Resource::Metrics)),
+            ("/4.1/pools/p%00/", None),
+            ("/4.1/pools/p%zz/", None),
+            ("/4.1/pools/%/", None),
         ];
         for (path, expected) in cases {
             assert_eq!(resource(path), expected, "{path}");
@@ -306,7 +351,8 @@ mod tests {
             ("", Format::Xhtml),
             ("*/*", Format::Xhtml),
             ("text/plain", Format::Plain),
-            ("text/tdv", Format::Plain),
+            ("text/tdv", Format::Tdv),
+            ("text/csv, text/plain;q=0.9", Format::Csv),
             ("text/*;q=0.5, application/json", Format::Json),
             ("application/json;q=0.2, text/plain;q=0.3", Format::Plain),
             ("*/*, application/xhtml+xml;q=0", Format::Json),

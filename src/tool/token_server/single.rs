@@ -1,25 +1,36 @@
 //! Requests about one token or one lock.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{self, HeaderName};
 
 use super::http::{Ask, Outcome, whole};
-use super::pools::{New, Wish};
-use super::reply::{PLAIN, escape, http_date, message, page, pointer, refuse, reply, set};
+use super::names::Search;
+use super::pools::{Claim, New, Wish};
+use super::reply::{PLAIN, Refusal, escape, http_date, message, page, pointer, refuse, reply, set};
 use super::request::{Format, PAGE, best, file_name, trailing_token};
 
 const LEASES: HeaderName = HeaderName::from_static("x-number-of-leases");
 
+/// Free tokens that a search by name looks at before it claims one of them: the original's number.
+const CANDIDATES: usize = 100;
+
+/// Searches, when all candidates of the one before were taken by others.
+const SEARCHES: usize = 10;
+
 pub(super) async fn next_token(ask: &Ask<'_>, pool: &str) -> Outcome {
-    if ask.params.bytes("name").is_some_and(|name| !name.is_empty()) {
-        return refuse(StatusCode::BAD_REQUEST, "Searching by name= is not offered");
-    }
     let seconds = ask.params.number("timeout").filter(|seconds| *seconds > 0);
     let description = ask.params.text("description").unwrap_or_default();
     let wish = seconds.map(|seconds| Wish { seconds, description });
-    let name = pool.to_owned();
-    let claim = ask.server.database.write(move |pools| pools.claim(&name, wish.as_ref())).await?;
+    let claim = match search(ask) {
+        Some(search) => claim_named(ask, pool, search, wish).await?,
+        None => {
+            let name = pool.to_owned();
+            ask.server.database.write(move |pools| pools.claim(&name, wish.as_ref())).await?
+        }
+    };
     let Some(claim) = claim else { return refuse(StatusCode::NOT_FOUND, "No token available") };
     let url = ask.token_url(pool, claim.token);
     let mut response = pointer(StatusCode::SEE_OTHER, best(&ask.accept(), PAGE), "Leased token", &url);
@@ -27,6 +38,34 @@ pub(super) async fn next_token(ask: &Ask<'_>, pool: &str) -> Outcome {
         ask.set_lock(&mut response, pool, &uuid);
     }
     Ok(response)
+}
+
+/// 4.1 searches words by `name=`, 4 a pattern by `token=`.
+fn search(ask: &Ask<'_>) -> Option<Search> {
+    let of = |name| ask.params.text(name).filter(|text| !text.is_empty());
+    if ask.base.ends_with("/4") {
+        return of("token").map(|text| Search::pattern(&text));
+    }
+    of("name").map(|text| Search::words(&text))
+}
+
+/// Searches beside the writer, since a search may look at every token, and claims with it. The original searched on
+/// and on where nothing fitted.
+async fn claim_named(ask: &Ask<'_>, pool: &str, search: Search, wish: Option<Wish>) -> Result<Option<Claim>, Refusal> {
+    let (search, wish) = (Arc::new(search), Arc::new(wish));
+    for _ in 0..SEARCHES {
+        let (name, searched) = (pool.to_owned(), search.clone());
+        let found = ask.server.database.read(move |pools| pools.free_named(&name, &searched, CANDIDATES)).await?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let (name, wish) = (pool.to_owned(), wish.clone());
+        let claim = ask.server.database.write(move |pools| pools.claim_one(&name, &found, (*wish).as_ref())).await?;
+        if claim.is_some() {
+            return Ok(claim);
+        }
+    }
+    Ok(None)
 }
 
 pub(super) async fn put_token(ask: &Ask<'_>, pool: &str, body: Body) -> Outcome {
@@ -54,7 +93,7 @@ pub(super) async fn put_token(ask: &Ask<'_>, pool: &str, body: Body) -> Outcome 
 
 pub(super) async fn get_token(ask: &Ask<'_>, pool: &str, id: i64) -> Outcome {
     let name = pool.to_owned();
-    let found = ask.server.database.write(move |pools| pools.token(&name, id)).await?;
+    let found = ask.server.database.read(move |pools| pools.token(&name, id)).await?;
     let Some((token, value)) = found else { return no_token(pool, id) };
     let mut response = reply(StatusCode::OK, &token.kind, value);
     set(&mut response, header::LAST_MODIFIED, &http_date(token.created));
@@ -87,13 +126,17 @@ pub(super) async fn get_lock(ask: &Ask<'_>, uuid: String) -> Outcome {
         return refuse(StatusCode::BAD_REQUEST, "timeout= is not a number of seconds above 0");
     }
     let description = ask.params.text("description");
-    let found = ask.server.database.write(move |pools| {
-        if let Some(seconds) = seconds {
-            pools.renew(&uuid, seconds, description.as_deref())?;
+    let found = match seconds {
+        None => ask.server.database.read(move |pools| pools.locked(&uuid)).await?,
+        Some(seconds) => {
+            let renew = ask.server.database.write(move |pools| {
+                pools.renew(&uuid, seconds, description.as_deref())?;
+                pools.locked(&uuid)
+            });
+            renew.await?
         }
-        pools.locked(&uuid)
-    });
-    let Some((pool, token)) = found.await? else { return no_lock() };
+    };
+    let Some((pool, token)) = found else { return no_lock() };
     let Some(lock) = token.lock else { return no_lock() };
     let lines = [
         ("TokenId", token.id.to_string()),

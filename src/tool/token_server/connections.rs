@@ -1,0 +1,165 @@
+//! Connections: accepted, wrapped in TLS, served with a deadline for everything a client may be slow with.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use nix::sys::socket::{setsockopt, sockopt};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::http::{self, Server};
+use super::log_line;
+
+/// For a request's head, from when the connection is free for it: also how long a kept connection may idle. Longer
+/// than a client's poll of an empty pool, so that most polls need no new connection.
+const HEAD_TIME: Duration = Duration::from_secs(75);
+
+/// For the TLS handshake, as long as a lost packet may take twice.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// A reply that nobody reads, or whose reader is gone: the kernel drops the connection.
+const UNREAD_MILLIS: u32 = 60_000;
+
+/// A request's head, and what hyper reads of a body at once. Clients say a few hundred bytes.
+const BUFFER: usize = 64 << 10;
+
+/// Requests under way get this long after SIGTERM: a commit on a slow disk, not a client that went silent.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Where no more descriptors are to be had: some client will leave.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a certificate or its key cannot be used.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// A file that is none, or no PEM.
+    #[error("{}: {source}", path.display())]
+    Pem {
+        /// As named on the command line.
+        path: PathBuf,
+        /// Why not.
+        source: pem::Error,
+    },
+    /// The two do not fit together, or TLS does not want them.
+    #[error("{}: {source}", path.display())]
+    Unfit {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Why not.
+        source: rustls::Error,
+    },
+}
+
+/// Reads a certificate with its chain, and its key.
+///
+/// # Errors
+/// They name the file.
+pub(super) fn tls(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+    let bad = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TlsError::Pem { path, source }
+    };
+    let chain = CertificateDer::pem_file_iter(certificate).map_err(bad(certificate))?;
+    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(bad(certificate))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(bad(key))?;
+    let unfit = |source| TlsError::Unfit { path: certificate.to_owned(), source };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(unfit)?;
+    let config = config.with_no_client_auth().with_single_cert(chain, key).map_err(unfit)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Serves until `end`, and then what is under way.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    server: Arc<Server>,
+    end: impl Future<Output = ()>,
+) {
+    let graceful = GracefulShutdown::new();
+    let accept = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    tokio::spawn(connection(stream, peer, tls.clone(), server.clone(), graceful.watcher()));
+                }
+                Err(error) => {
+                    log_line(&format!("accept: {error}"));
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! { () = accept => {}, () = end => {} }
+    // Nobody shall wait in the queue of a server that answers no more.
+    drop(listener);
+    // Whoever is still connected after that has not sent a request, or does not read its reply.
+    let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
+}
+
+/// One connection's life.
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    server: Arc<Server>,
+    watcher: Watcher,
+) {
+    server.metrics.accepted.fetch_add(1, Ordering::Relaxed);
+    server.metrics.connections.fetch_add(1, Ordering::Relaxed);
+    let verbose = server.verbose;
+    let metrics = server.clone();
+    let outcome = match prepared(&stream) {
+        Err(error) => Err(error.to_string()),
+        Ok(()) => match tls {
+            None => http(stream, peer, server, watcher).await,
+            Some(tls) => match tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
+                Err(_) => Err("no TLS handshake in time".to_owned()),
+                Ok(Err(error)) => Err(format!("TLS: {error}")),
+                Ok(Ok(stream)) => http(stream, peer, server, watcher).await,
+            },
+        },
+    };
+    metrics.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+    if let (true, Err(why)) = (verbose, outcome) {
+        log_line(&format!("{peer}: {why}"));
+    }
+}
+
+fn prepared(stream: &TcpStream) -> io::Result<()> {
+    // Replies are complete when they are written: nothing to wait for.
+    stream.set_nodelay(true)?;
+    Ok(setsockopt(stream, sockopt::TcpUserTimeout, &UNREAD_MILLIS)?)
+}
+
+async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    server: Arc<Server>,
+    watcher: Watcher,
+) -> Result<(), String> {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let server = server.clone();
+        async move { Ok::<_, Infallible>(http::serve(&server, peer, request.map(Body::new)).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(BUFFER);
+    watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await.map_err(|error| error.to_string())
+}
