@@ -17,13 +17,24 @@ pub struct Server {
 impl Server {
     /// Returns when it listens.
     pub fn start(dir: &Path) -> Self {
-        let mut child = command(dir).stdout(Stdio::piped()).spawn().unwrap();
+        Self::start_with(dir, &[])
+    }
+
+    /// With more arguments.
+    pub fn start_with(dir: &Path, arguments: &[&str]) -> Self {
+        let mut child = command(dir).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let rest = line.strip_prefix("token server: http://127.0.0.1:").unwrap_or_else(|| panic!("said {line:?}"));
-        let (port, rest) = rest.split_once("/4.1 pools in ").unwrap();
-        assert_eq!(rest, format!("{}\n", dir.display()));
-        Self { child, port: port.parse().unwrap() }
+        assert!(line.ends_with(&format!("/4.1 pools in {}\n", dir.display())), "said {line:?}");
+        Self::adopt(child, &line)
+    }
+
+    /// A server that somebody started, and the line that it said.
+    pub fn adopt(child: Child, line: &str) -> Self {
+        let rest = line.strip_prefix("token server: http").map(|rest| rest.trim_start_matches('s'));
+        let rest = rest.and_then(|rest| rest.strip_prefix("://127.0.0.1:"));
+        let port = rest.and_then(|rest| rest.split('/').next()?.parse().ok());
+        Self { child, port: port.unwrap_or_else(|| panic!("said {line:?}")) }
     }
 
     pub fn signal(&self, signal: Signal) {

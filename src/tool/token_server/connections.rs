@@ -125,7 +125,7 @@ async fn connection(
     server.metrics.accepted.fetch_add(1, Ordering::Relaxed);
     server.metrics.connections.fetch_add(1, Ordering::Relaxed);
     let verbose = server.verbose;
-    let metrics = server.clone();
+    let counted = server.clone();
     let outcome = match prepared(&stream) {
         Err(error) => Err(error.to_string()),
         Ok(()) => match tls {
@@ -137,7 +137,7 @@ async fn connection(
             },
         },
     };
-    metrics.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+    counted.metrics.connections.fetch_sub(1, Ordering::Relaxed);
     if let (true, Err(why)) = (verbose, outcome) {
         log_line(&format!("{peer}: {why}"));
     }
@@ -162,4 +162,89 @@ async fn http(
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(BUFFER);
     watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::{Instant, sleep};
+
+    use super::super::database::Database;
+    use super::super::metrics::Metrics;
+    use super::*;
+
+    /// What a client of a real server sees, on a clock that runs only while everybody waits.
+    fn with_client<T>(client: impl AsyncFnOnce(DuplexStream) -> T) -> T {
+        let dir = tempfile::tempdir().unwrap();
+        let (database, _) = Database::open(dir.path()).unwrap();
+        let (metrics, address) = (Metrics::default(), SocketAddr::from(([127, 0, 0, 1], 1)));
+        let server = Server { database, metrics, users: None, scheme: "http", address, verbose: false };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let (ours, theirs) = duplex(BUFFER);
+            let graceful = GracefulShutdown::new();
+            tokio::spawn(http(theirs, address, Arc::new(server), graceful.watcher()));
+            client(ours).await
+        })
+    }
+
+    /// What comes until the server closes, and after how many seconds it does.
+    async fn rest(mut stream: DuplexStream, began: Instant) -> (String, u64) {
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        (reply, began.elapsed().as_secs())
+    }
+
+    #[test]
+    fn a_silent_client_is_left_after_its_time() {
+        let (reply, seconds) = with_client(async |stream| rest(stream, Instant::now()).await);
+        assert_eq!((reply.as_str(), seconds), ("", HEAD_TIME.as_secs()));
+    }
+
+    #[test]
+    fn a_head_that_drips_has_no_more_time() {
+        let (reply, seconds) = with_client(async |mut stream| {
+            let began = Instant::now();
+            stream.write_all(b"GET /4.1/ HTTP/1.1\r\n").await.unwrap();
+            for _ in 0..7 {
+                sleep(Duration::from_secs(10)).await;
+                stream.write_all(b"X: x\r\n").await.unwrap();
+            }
+            rest(stream, began).await
+        });
+        assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 408 "), "{reply}");
+        assert_eq!(seconds, HEAD_TIME.as_secs());
+    }
+
+    #[test]
+    fn a_body_that_drips_is_given_up() {
+        let (reply, seconds) = with_client(async |mut stream| {
+            let began = Instant::now();
+            let head = b"PUT /4.1/pools/p/nextToken HTTP/1.1\r\nContent-Length: 1000\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            while began.elapsed() < Duration::from_secs(299) {
+                sleep(Duration::from_secs(10)).await;
+                if stream.write_all(b"x").await.is_err() {
+                    break;
+                }
+            }
+            rest(stream, began).await
+        });
+        assert!(reply.starts_with("HTTP/1.1 408 "), "{reply}");
+        assert!((300..400).contains(&seconds), "{seconds}");
+    }
+
+    #[test]
+    fn a_kept_connection_may_idle_between_requests() {
+        let (replies, seconds) = with_client(async |mut stream| {
+            let began = Instant::now();
+            for _ in 0..3 {
+                stream.write_all(b"GET /4.1/ HTTP/1.1\r\n\r\n").await.unwrap();
+                sleep(Duration::from_secs(70)).await;
+            }
+            rest(stream, began).await
+        });
+        assert_eq!(replies.matches("HTTP/1.1 200 ").count(), 3);
+        assert_eq!(seconds, 140 + HEAD_TIME.as_secs());
+    }
 }
