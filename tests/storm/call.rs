@@ -20,6 +20,7 @@ pub enum Call {
     Store { name: String, body: Vec<u8> },
     Results,
     Fail(Vec<u64>),
+    Failed(u64),
 }
 
 impl Call {
@@ -34,6 +35,7 @@ impl Call {
             Self::Store { .. } => "store",
             Self::Results => "results",
             Self::Fail(_) => "fail",
+            Self::Failed(_) => "failed",
         }
     }
 }
@@ -83,6 +85,7 @@ fn parse(method: &str, target: &str, disposition: &str, body: Vec<u8>) -> Option
             let ids = of(&form, "tokens").filter(|_| of(&form, "pool").as_deref() == Some("mc"))?;
             Call::Fail(ids.split([',', ' ']).map(str::parse).collect::<Result<_, _>>().ok()?)
         }
+        ("GET", "mc.failed", _) => Call::Failed(rest.strip_prefix("tokens/")?.parse().ok()?),
         (_, "mc", _) => {
             let (place, name) = rest.split_once('/')?;
             match (method, place) {

@@ -1,7 +1,7 @@
 //! The judge: it hears of everything that the pool does and the machines run, and writes down what must never be.
 //!
 //! 1. No result is lost: a token is deleted only after its result is stored.
-//! 2. A token is deleted only by a machine that stored its own result (or found one), and has proved its lock since:
+//! 2. A token is deleted or put aside only by a machine that stored its own result (or found one), and has proved its lock since:
 //!    the pool has answered a renewal after that, and that lock has not run out when the deletion arrives.
 //! 3. A payload runs only while its lock lives: no token is run by two holders of a live lock at a time. It ends
 //!    before its lock is released, and within [`SLACK`] of a lock's end that was not its own doing.
@@ -51,6 +51,8 @@ pub struct Ledger {
     /// The last stored result, and the last renewal that was answered.
     stored: HashMap<(Life, u64), Instant>,
     proved: HashMap<(Life, u64), Instant>,
+    /// When its payload ended last.
+    ran: HashMap<(Life, u64), Instant>,
     /// Lives that have called.
     pub seen: HashSet<Life>,
     /// Lives that were cut off: nothing that they do counts.
@@ -176,24 +178,26 @@ impl Ledger {
             self.accuse(life, &format!("deleted token {id} and no result of it is stored"));
         }
         let since = self.stored.get(&(life, id)).copied();
-        match self.proved.get(&(life, id)) {
-            None => self.accuse(life, &format!("deleted token {id} and has never proved its lock")),
-            Some(at) if since.is_some_and(|since| *at < since) => {
-                self.offence(format!(
-                    "{life:?} deleted token {id} with no proof of its lock since the result is stored"
-                ));
-            }
-            Some(at) if *at + LOCK + SLACK < arrived => {
-                self.accuse(life, &format!("deleted token {id} {:?} after the proof of its lock", arrived - *at));
-            }
-            Some(_) => {}
-        }
+        self.proof(life, id, since, arrived, "deleted");
     }
 
-    pub fn failed(&mut self, life: Life, id: u64) {
-        self.count("tokens moved to the failed ones");
-        if self.holds.get(&(life, id)).is_none() {
-            self.accuse(life, &format!("gave up token {id}, which it never held"));
+    pub fn failed(&mut self, life: Life, id: u64, arrived: Instant) {
+        self.count("tokens put aside");
+        let since = self.ran.get(&(life, id)).copied();
+        self.proof(life, id, since, arrived, "put aside");
+    }
+
+    /// Whoever takes a token off the list has proved its lock just before.
+    fn proof(&mut self, life: Life, id: u64, since: Option<Instant>, arrived: Instant, did: &str) {
+        match self.proved.get(&(life, id)).copied() {
+            None => self.accuse(life, &format!("{did} token {id} and has never proved its lock")),
+            Some(at) if since.is_some_and(|since| at < since) => {
+                self.accuse(life, &format!("{did} token {id} with no proof of its lock after all else"));
+            }
+            Some(at) if at + LOCK + SLACK < arrived => {
+                self.accuse(life, &format!("{did} token {id} {:?} after the proof of its lock", arrived - at));
+            }
+            Some(_) => {}
         }
     }
 
@@ -213,6 +217,7 @@ impl Ledger {
     pub fn run_ends(&mut self, life: Life, id: u64) {
         let now = Instant::now();
         let Some(run) = self.runs.remove(&(life, id)) else { return };
+        self.ran.insert((life, id), now);
         let holds = self.holds.get(&(life, id)).map(Vec::as_slice).unwrap_or_default();
         let hold = holds.iter().rev().find(|hold| hold.granted <= run.began);
         let Some((until, end)) = hold.map(|hold| (hold.until, hold.end)) else { return };

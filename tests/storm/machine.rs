@@ -36,6 +36,11 @@ enum Turn {
 /// The end of a life.
 struct Over;
 
+/// Whether every payload fails on it: it must end among the failed ones.
+pub fn is_poison(id: u64) -> bool {
+    id % 29 == 0
+}
+
 struct Agent {
     world: Arc<World>,
     life: Life,
@@ -139,11 +144,14 @@ impl Agent {
         if self.random.percent(2) && !calm {
             self.turn(100)?;
         }
-        let fails = self.random.percent(8) && !calm;
-        if lost || fails {
-            self.say(&ToWorker::Release { why: "it failed".to_owned() }, b"")?;
-        } else {
-            self.say(&ToWorker::Finished, &product(self.life, id))?;
+        let why = "it failed".to_owned();
+        match self.random.below(100) {
+            _ if lost => self.say(&ToWorker::Release { why }, b"")?,
+            _ if is_poison(id) => self.say(&ToWorker::Failed { why, again: true }, b"")?,
+            0..3 if !calm => self.say(&ToWorker::Release { why }, b"")?,
+            3..8 if !calm => self.say(&ToWorker::Failed { why, again: true }, b"")?,
+            8..10 if !calm => self.say(&ToWorker::Failed { why, again: false }, b"")?,
+            _ => self.say(&ToWorker::Finished, &product(self.life, id))?,
         }
         if self.random.percent(3) && !calm {
             let pause = self.random.millis(0, 100);
@@ -172,11 +180,13 @@ impl Agent {
         let wrong = match fate {
             Fate::Completed => pool.tokens.contains_key(&id) || !pool.is_stored(id),
             Fate::Released => pool.has_lock(self.life, id),
+            Fate::Failed => pool.tokens.contains_key(&id),
             Fate::Lost | Fate::Stranded => false,
         };
         pool.ledger.count(match fate {
             Fate::Completed => "fates: completed",
             Fate::Released => "fates: released",
+            Fate::Failed => "fates: put aside",
             Fate::Lost => "fates: lost",
             Fate::Stranded => "fates: stranded",
         });

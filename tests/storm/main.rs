@@ -114,7 +114,14 @@ fn judge(world: &World) {
     let unstored: Vec<u64> = pool.ledger.completed.keys().copied().filter(|id| !pool.is_stored(*id)).collect();
     let gone = pool.ledger.completed.len() + pool.ledger.cancelled.len() + pool.failed.len();
     let added = pool.ledger.added;
-    for (what, ids) in [("still locked", locked), ("left undone", left), ("completed without a result", unstored)] {
+    let poison = pool.ledger.completed.keys().copied().filter(|id| machine::is_poison(*id)).collect();
+    let lists = [
+        ("still locked", locked),
+        ("left undone", left),
+        ("completed without a result", unstored),
+        ("completed though every payload fails on them", poison),
+    ];
+    for (what, ids) in lists {
         if !ids.is_empty() {
             pool.ledger.offence(format!("tokens {what}: {ids:?}"));
         }

@@ -36,7 +36,8 @@ pub type Answer = (u16, String, Vec<u8>);
 #[derive(Default)]
 pub struct Pool {
     pub tokens: BTreeMap<u64, Token>,
-    pub failed: Vec<u64>,
+    /// Put aside; a lock goes along and stays what it is.
+    pub failed: BTreeMap<u64, Token>,
     /// Name, content, and who put it there.
     pub results: Vec<(String, Vec<u8>, Life)>,
     min_leases: u32,
@@ -80,7 +81,7 @@ impl Pool {
                 }
             },
             Call::Renew { uuid, secs } => {
-                let found = self.tokens.iter_mut().find_map(|(id, token)| {
+                let found = self.tokens.iter_mut().chain(&mut self.failed).find_map(|(id, token)| {
                     token.lock.as_mut().filter(|lock| lock.uuid == *uuid && lock.until > now).map(|lock| (*id, lock))
                 });
                 let Some((id, lock)) = found else { return said(404) };
@@ -90,8 +91,11 @@ impl Pool {
                 said(200)
             }
             Call::Release(uuid) => {
-                let found =
-                    self.tokens.iter_mut().find(|(_, token)| token.lock.as_ref().is_some_and(|l| l.uuid == *uuid));
+                let found = self
+                    .tokens
+                    .iter_mut()
+                    .chain(&mut self.failed)
+                    .find(|(_, token)| token.lock.as_ref().is_some_and(|l| l.uuid == *uuid));
                 let Some((id, token)) = found else { return said(404) };
                 if let Some(lock) = token.lock.take().filter(|lock| lock.until > now) {
                     let end = if lock.life == life { End::Released } else { End::Broken };
@@ -109,12 +113,12 @@ impl Pool {
             Call::Fail(ids) => {
                 for id in ids {
                     let Some(token) = self.tokens.remove(id) else { continue };
-                    self.failed.push(*id);
-                    self.ledger.failed(life, *id);
-                    self.left(life, *id, token, now);
+                    self.ledger.failed(life, *id, arrived);
+                    self.failed.insert(*id, token);
                 }
                 said(200)
             }
+            Call::Failed(id) => said(if self.failed.contains_key(id) { 200 } else { 404 }),
             Call::Store { name, body } => {
                 self.ledger.stored(life, name, body, arrived);
                 self.results.push((name.clone(), body.clone(), life));
