@@ -1,6 +1,7 @@
 //! A token in our hands, and the time for which it is.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use super::Pace;
 use super::source::Held;
@@ -48,15 +49,16 @@ impl Lease {
     }
 
     /// How long a call may take that is of use only while the lock is ours.
-    pub fn limit(&self, wanted: std::time::Duration, pace: &Pace) -> std::time::Duration {
-        // Not nothing at the very end: a machine that was paused may find a lock that the server still keeps.
-        wanted.min(self.until.left().max(pace.retry()))
+    pub fn limit(&self, wanted: Duration, pace: &Pace) -> Duration {
+        // Not nothing after the end: a process that did not run for long may find a lock that the server still keeps.
+        let left = self.until.left();
+        wanted.min(if left.is_zero() { pace.retry() } else { left.max(Duration::from_millis(1)) })
     }
 }
 
 /// A third of the lock, less up to an eighth of that: machines that started together must not renew together.
 /// A hash of the uuid spreads them as well as a random number does.
-fn wait(lock: &str, renewals: u32, pace: &Pace) -> std::time::Duration {
+fn wait(lock: &str, renewals: u32, pace: &Pace) -> Duration {
     let mut hasher = DefaultHasher::new();
     (lock, renewals).hash(&mut hasher);
     let third = pace.lock / 3;
@@ -65,8 +67,6 @@ fn wait(lock: &str, renewals: u32, pace: &Pace) -> std::time::Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const PACE: Pace = Pace {

@@ -197,6 +197,10 @@ impl Worker {
     pub(super) fn renew(&mut self, lease: &mut Lease, limit: Duration) -> Result<(), Loss> {
         let until = Deadline::after(self.pace.held());
         let expired = lease.until.passed();
+        // What has failed up to the end is not tried beyond it: the rest of the lock's time is for the payload's end.
+        if let Some(why) = lease.failure.clone().filter(|_| expired) {
+            return Err(self.late(lease, &why));
+        }
         match self.source.renew(&lease.held, lease.limit(limit, &self.pace)) {
             Reply::Done(()) => {
                 if lease.failure.is_some() {
@@ -208,8 +212,7 @@ impl Worker {
             Reply::Absent(_) => Err(Loss { why: self.whereabouts(lease), told: true }),
             Reply::Unsure { why, .. } | Reply::Refused(why) => {
                 if expired {
-                    let why = format!("the lock on token {} could not be renewed in time: {why}", lease.id());
-                    return Err(Loss { why, told: false });
+                    return Err(self.late(lease, &why));
                 }
                 if lease.failure.is_none() {
                     log::warn!("worker: the lock on token {} is not renewed yet: {why}", lease.id());
@@ -218,6 +221,11 @@ impl Worker {
                 Ok(())
             }
         }
+    }
+
+    /// Nobody has said so, but the lock counts as lost.
+    pub(super) fn late(&self, lease: &Lease, why: &str) -> Loss {
+        Loss { why: format!("the lock on token {} could not be renewed in time: {why}", lease.id()), told: false }
     }
 
     fn whereabouts(&mut self, lease: &Lease) -> String {

@@ -121,8 +121,8 @@ impl Worker {
             self.renew(lease, limit).map_err(|loss| self.lapse(lease, loss))?;
             let Some(why) = lease.failure.clone() else { return Ok(()) };
             if self.pause().is_err() || due.passed() {
-                let why = format!("the lock on token {} could not be renewed in time: {why}", lease.id());
-                return Err(self.lapse(lease, Loss { why, told: false }));
+                let loss = self.late(lease, &why);
+                return Err(self.lapse(lease, loss));
             }
         }
     }

@@ -54,3 +54,23 @@ fn a_silent_server_costs_the_lease_before_it_runs_out() {
     assert!(bench.token_is_there() && !bench.locked());
     bench.journal();
 }
+
+#[test]
+fn a_hanging_server_costs_the_lease_before_it_runs_out() {
+    // As 500s do, though each call takes all the time that it is given.
+    let pace = Pace { lock: Duration::from_secs(8), ..PACE };
+    let hang = |request: &Request, _| match request.kind() {
+        "renew" => Fault::DoesThenStalls(Duration::from_secs(20)),
+        _ => Fault::Honest,
+    };
+    let server = Server::start(Pool::with_token(b""), Box::new(hang), false);
+    let (agent, worker) = start_at(pace, config(&format!("http://{}/4.1", server.address), true, None));
+    let mut bench = Bench { server, agent: Some(agent), worker };
+    let start = Instant::now();
+    bench.claimed();
+    assert!(matches!(bench.hear().0, FromWorker::LeaseLost { .. }));
+    // A tenth of the lock is for the payload to be stopped in.
+    assert!(start.elapsed() < pace.lock * 19 / 20, "{:?}", start.elapsed());
+    assert_eq!(bench.release().0, Fate::Lost);
+    bench.journal();
+}
