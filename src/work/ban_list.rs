@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ureq::http::{Request, header};
 
-use super::Pace;
 use super::http::{Client, SetupError};
+use super::{Pace, call};
 use crate::agent::protocol::FromWorker;
 use crate::ban::Version;
 use crate::ban::parse::{self, LONGEST};
@@ -71,13 +71,7 @@ impl Source {
         if answer.status().as_u16() != 200 {
             return Err(failed(&answer.status().as_u16()));
         }
-        // A body that only the connection's end ends may have lost its last lines, and still be a list.
-        let chunked = |value: &header::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
-        let chunked = answer.version() == ureq::http::Version::HTTP_11
-            && answer.headers().get_all(header::TRANSFER_ENCODING).iter().any(chunked);
-        if !chunked && answer.body().content_length().is_none() {
-            return Err(failed(&"the answer does not say how long it is; the list may be cut off"));
-        }
+        call::believable(&answer).map_err(|error| failed(&error))?;
         let mut bytes = Vec::new();
         // One byte more than the reader takes, so that it says what is wrong.
         let body = answer.into_body().into_reader().take(LONGEST as u64 + 1).read_to_end(&mut bytes);
@@ -137,7 +131,7 @@ mod tests {
             "HTTP/1.0 200 OK\r\n\r\n/atlas\n",
             "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n/atlas\n",
         ] {
-            let why = "GET URL: the answer does not say how long it is; the list may be cut off";
+            let why = "GET URL: the answer does not say how long it is; it may be cut off";
             assert_eq!(fetched(endless), Err(why.to_owned()), "{endless}");
         }
     }

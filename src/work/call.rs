@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use thiserror::Error;
 use ureq::Body;
 use ureq::http::request::Builder;
-use ureq::http::{Method, Response};
+use ureq::http::{HeaderValue, Method, Response, Version, header};
 
 use super::http::Client;
 use super::source::Reply;
@@ -99,6 +100,32 @@ impl Place {
     pub fn with(&self, what: &impl std::fmt::Display) -> String {
         format!("{}: {what}", self.0)
     }
+}
+
+/// Why a body is not what the server has, although it can be read to its end.
+#[derive(Debug, Error)]
+pub enum Garbled {
+    /// `Accept-Encoding: identity` was sent; the bytes of a proxy that packs all the same are not the server's.
+    #[error("Content-Encoding {0:?}, which nobody asked for")]
+    Packed(String),
+    /// What only the connection's end ends may have lost its last bytes, and still look whole.
+    #[error("the answer does not say how long it is; it may be cut off")]
+    Unmeasured,
+}
+
+/// Whether the body can be believed, once it is read to its end.
+///
+/// # Errors
+/// It cannot.
+pub fn believable(answer: &Response<Body>) -> Result<(), Garbled> {
+    let coding = answer.headers().get(header::CONTENT_ENCODING).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    if let Some(coding) = coding.filter(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        return Err(Garbled::Packed(coding.into_owned()));
+    }
+    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    let chunked =
+        answer.version() == Version::HTTP_11 && answer.headers().get_all(header::TRANSFER_ENCODING).iter().any(chunked);
+    if chunked || answer.headers().contains_key(header::CONTENT_LENGTH) { Ok(()) } else { Err(Garbled::Unmeasured) }
 }
 
 /// Percent-encodes all but RFC 3986's unreserved characters, for one value of a query.

@@ -184,6 +184,8 @@ impl Client {
         let (mut parts, body) = request.into_parts();
         // A site's squid may keep a token that was deleted long ago: tokens have Last-Modified and no cache control.
         parts.headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache"));
+        // Without it, any coding is welcome (RFC 9110, 12.5.3).
+        parts.headers.insert(header::ACCEPT_ENCODING, header::HeaderValue::from_static("identity"));
         parts.headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         if let Some(basic) = &self.basic {
             parts.headers.insert(header::AUTHORIZATION, basic.clone());

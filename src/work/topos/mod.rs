@@ -16,7 +16,7 @@ use ureq::http::{Request, header};
 
 use self::answer::Lock;
 use self::results::Results;
-use super::call::{self, Failure, Place};
+use super::call::{self, Failure, Garbled, Place};
 use super::http::{Client, SetupError};
 use super::login::{self, Login};
 use super::source::{Claim, Fetched, Held, Left, Reply, Source, Value};
@@ -172,6 +172,11 @@ impl Source for Pool {
         let leases = header("x-number-of-leases").and_then(|value| value.parse().ok());
         if let Some(size) = answer.body().content_length().filter(|size| *size > MAX_BODY as u64) {
             return too_large(size.to_string());
+        }
+        match call::believable(&answer) {
+            Ok(()) => {}
+            Err(error @ Garbled::Packed(_)) => return Reply::Refused(failed.with(&error)),
+            Err(error @ Garbled::Unmeasured) => return Reply::Unsure { why: failed.with(&error), sent: true },
         }
         let mut body = Vec::new();
         match answer.into_body().into_reader().take(MAX_BODY as u64 + 1).read_to_end(&mut body) {
