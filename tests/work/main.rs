@@ -1,15 +1,41 @@
 //! The worker against a token pool that misbehaves, driven over the agent's end of its channel.
 //!
+//! Where each row of the contract's list of test-server scenarios is:
+//!
+//! | Scenario | Test |
+//! | --- | --- |
+//! | empty pool, all locked, unknown pool | `pools::nothing_to_do_looks_alike` |
+//! | lock expiry mid-run | `pools::a_lock_that_ran_out_is_lost_and_its_next_holder_is_not_robbed` |
+//! | renewal 404, token present or gone | `holding::a_broken_lock_…`, `holding::a_cancelled_token_…` |
+//! | token GET without lock headers, with an empty uuid | `adversary::lock_headers_of_a_token_do_not_matter` |
+//! | 303 without a lock, 303 lost after commit | `claiming::an_unlocked_token_…`, `claiming::a_lost_303_is_found_again` |
+//! | 201 lost | `completing::a_result_whose_201_was_lost_is_stored_once` |
+//! | DELETE answered 500 after doing it | `completing::a_delete_of_unknown_outcome_is_repeated` |
+//! | XHTML error bodies with any `Accept` | every error of [`server`] |
+//! | 301 on a missing slash, redirection to another host | `adversary::no_redirection_is_followed` |
+//! | `Location` with a foreign host | every 303 of [`server`]; `adversary::no_redirection_is_followed` |
+//! | stalled `nextToken`, stalled renewal | `claiming::a_stalled_claim_…`, `holding::a_hanging_server_…` |
+//! | 1000 parallel claims, no duplicates | `tests/token_server`, `tests/storm` |
+//! | new tokens on a used pool | `pools::tokens_added_to_a_used_pool_are_all_done` |
+//! | blank-line tokens, tokens with NUL or shell characters | `adversary::a_token_is_bytes_and_nothing_else` |
+//! | tokens of 16 MiB and more | `claiming::the_largest_token_…`, `topos::an_oversized_token_…` |
+//! | names with `../` | `adversary::a_name_is_never_a_path` |
+//! | `null` listings | every listing of [`server`] that is empty |
+//! | proxies: 502, 504, cut chunks, one byte a second, endless headers or bodies, gzip, HTTP/1.0, keep-alive, duplicate headers, NUL in a header | `adversary::proxies_*` |
+//! | all of it at random, with many machines | `tests/storm` |
+//!
 //! The pool itself notes offences (a token deleted before its result is stored, without its lock, without
 //! proof of the lock); every test ends by asserting that there are none.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod adversary;
 mod claiming;
 mod completing;
 mod giving_back;
 mod holding;
 mod leaving;
+mod pools;
 mod proxy;
 mod real;
 mod server;

@@ -76,7 +76,14 @@ pub enum Fault {
     DoesThenStalls(Duration),
     /// Not done; these bytes.
     Raw(Vec<u8>),
+    /// Not done; the first bytes, then the second again and again with this pause, until the client has gone.
+    Endless(Vec<u8>, Vec<u8>, Duration),
+    /// Done; the answer is put into bytes by this, and the connection stays open for that long.
+    Renders(Render, Duration),
 }
+
+/// Status, header lines, body.
+pub type Render = fn(u16, &str, &[u8]) -> Vec<u8>;
 
 /// Told the request and how many of its kind came before.
 pub type Script = Box<dyn FnMut(&Request, usize) -> Fault + Send>;
@@ -171,7 +178,7 @@ fn serve(stream: impl Read + Write, pool: &Mutex<Pool>, script: &Mutex<Script>) 
     let (status, headers, body) = {
         let mut pool = pool.lock().unwrap();
         pool.requests.push(request.clone());
-        let does = !matches!(fault, Fault::Says(..) | Fault::Drops | Fault::Raw(_));
+        let does = !matches!(fault, Fault::Says(..) | Fault::Drops | Fault::Raw(_) | Fault::Endless(..));
         let honest = if does { pool.act(&request) } else { (0, String::new(), Vec::new()) };
         let answer = match &fault {
             Fault::Says(status, headers) => (*status, (*headers).to_owned(), XHTML.into()),
@@ -181,7 +188,7 @@ fn serve(stream: impl Read + Write, pool: &Mutex<Pool>, script: &Mutex<Script>) 
         let word = match &fault {
             Fault::Drops | Fault::DoesThenDrops => "dropped".to_owned(),
             Fault::DoesThenStalls(_) => "stalled".to_owned(),
-            Fault::Raw(_) => "raw".to_owned(),
+            Fault::Raw(_) | Fault::Endless(..) => "raw".to_owned(),
             _ => answer.0.to_string(),
         };
         pool.journal.push(format!("{kind} {word}"));
@@ -191,6 +198,18 @@ fn serve(stream: impl Read + Write, pool: &Mutex<Pool>, script: &Mutex<Script>) 
     match fault {
         Fault::Drops | Fault::DoesThenDrops => {}
         Fault::Raw(bytes) => drop(stream.write_all(&bytes)),
+        Fault::Endless(first, again, pause) => {
+            let mut whole = stream.write_all(&first);
+            while whole.is_ok() {
+                std::thread::sleep(pause);
+                whole = stream.write_all(&again);
+            }
+        }
+        Fault::Renders(render, open) => {
+            let _ = stream.write_all(&render(status, &headers, &body));
+            let _ = stream.flush();
+            std::thread::sleep(open);
+        }
         fault => {
             if let Fault::DoesThenStalls(time) = fault {
                 std::thread::sleep(time);
