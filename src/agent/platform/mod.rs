@@ -10,6 +10,8 @@ mod metadata;
 pub mod pilot;
 mod reader;
 mod shelf;
+#[cfg(test)]
+mod tests;
 mod words;
 mod writer;
 

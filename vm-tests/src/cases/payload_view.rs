@@ -109,17 +109,24 @@ fn processes() -> Result<(), String> {
 const NONE: &str = "0000000000000000";
 
 fn directories() -> Result<(), String> {
-    expect("/run/ctxinit", names("/run/ctxinit")?, ["etc", "home", "shm", "tmp"].map(str::to_owned).to_vec())?;
-    expect("home", names("/run/ctxinit/home")?, vec!["token".to_owned()])?;
+    expect(
+        "/run/ctxinit",
+        names("/run/ctxinit")?,
+        ["etc", "home", "jobfeatures", "machinefeatures", "shm", "tmp"].map(str::to_owned).to_vec(),
+    )?;
+    expect("home", names("/run/ctxinit/home")?, ["joboutputs", "token"].map(str::to_owned).to_vec())?;
     let cwd = std::env::current_dir().map_err(|error| error.to_string())?;
     expect("cwd", cwd.to_string_lossy().as_ref(), "/run/ctxinit/home")?;
     let mut variables: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
     variables.sort_unstable();
     let wanted = [
         "HOME",
+        "JOBFEATURES",
+        "JOBOUTPUTS",
         "JOB_ID",
         "LANG",
         "LOGNAME",
+        "MACHINEFEATURES",
         "PATH",
         "RESULT_FILE",
         "SHELL",
