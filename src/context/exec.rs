@@ -66,9 +66,9 @@ const CERTIFICATES: &str = "X509_CERT_DIR";
 
 impl Exec {
     /// Why this cannot be used on this CD although each value is right, key and reason.
-    pub fn fault(&self, readable: impl Fn(&str) -> bool) -> Option<(&'static str, String)> {
-        let missing = self.proxy.as_ref().filter(|proxy| !readable(proxy.get()))?;
-        Some(("work.exec.proxy", format!("{missing} is not on the CD")))
+    pub fn faults(&self, readable: impl Fn(&str) -> bool) -> Vec<(&'static str, String)> {
+        let missing = self.proxy.iter().filter(|proxy| !readable(proxy.get()));
+        missing.map(|proxy| ("work.exec.proxy", format!("{proxy} is not on the CD"))).collect()
     }
 
     /// What the pilot finds in its environment by the site's word. `id` is that of the machine.
@@ -96,6 +96,13 @@ mod tests {
             exec.variables("wn", "id").into_iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(told, ["PILOT_UUID=vm://wn/id", "X509_CERT_DIR=/etc/g", "CE=x", "QUEUE=q a"]);
         assert_eq!(read("{}").unwrap().variables("wn", "id").len(), 1);
+    }
+
+    #[test]
+    fn its_proxy_lies_on_the_cd() {
+        let exec = read(r#"{"proxy": "p.pem"}"#).unwrap();
+        assert_eq!(exec.faults(|_| false), [("work.exec.proxy", "p.pem is not on the CD".to_owned())]);
+        assert!(exec.faults(|file| file == "p.pem").is_empty() && read("{}").unwrap().faults(|_| false).is_empty());
     }
 
     #[test]

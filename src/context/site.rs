@@ -67,7 +67,7 @@ impl Site {
     ) -> Vec<(&'static str, String)> {
         let mut faults = match &self.work {
             Some(Work::Topos(topos)) => topos.faults(&readable),
-            Some(Work::Exec(exec)) => exec.fault(&readable).into_iter().collect(),
+            Some(Work::Exec(exec)) => exec.faults(&readable),
             None => Vec::new(),
         };
         let syslog = self.syslog.as_ref();
@@ -118,7 +118,7 @@ impl Work {
     pub fn files(&self) -> Vec<(&'static str, &String)> {
         match self {
             Self::Topos(topos) => topos.files().collect(),
-            // Its proxy is no worker's to see.
+            // The agent itself hands it on.
             Self::Exec(_) => Vec::new(),
         }
     }

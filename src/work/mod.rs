@@ -13,7 +13,7 @@ mod credentials;
 mod exec;
 pub(crate) mod http;
 mod lease;
-mod login;
+pub(crate) mod login;
 mod role;
 mod settle;
 pub mod source;

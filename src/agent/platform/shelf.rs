@@ -12,6 +12,7 @@ use ureq::http::{Request, header};
 use crate::mjf::keys::LONGEST;
 use crate::mjf::place::Place;
 use crate::work::http::{Client, SetupError};
+use crate::work::login::{self, Login};
 
 /// Two lost SYNs are repeated after 1 and 3 s. The server is the host itself or a neighbour of it.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -106,7 +107,12 @@ fn failed(why: String) -> PutError {
 /// # Errors
 /// When URL and authorities do not fit together.
 pub fn client(url: &str, trust: &Trust) -> Result<Client, SetupError> {
-    Client::new("mjf.ca", url, trust.ca.as_deref(), CONNECT, CONNECT)
+    let mut login = Login::default();
+    if let Some((chain, key)) = trust.own.as_ref().filter(|_| url.starts_with("https:")) {
+        let bad = |why| SetupError::BadLogin { key: "mjf.certificate", why };
+        login.certificate = Some(login::certificate(chain, key).map_err(bad)?);
+    }
+    Client::with_login("mjf.ca", url, trust.ca.as_deref(), login, CONNECT, CONNECT)
 }
 
 /// One GET. Only a 2xx answer is a value; 404 and 410 say that there is none.
