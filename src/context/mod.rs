@@ -9,6 +9,7 @@ pub mod mjf;
 pub mod network;
 pub mod opennebula;
 pub mod payload;
+pub mod picas;
 pub mod shell;
 pub mod signature;
 pub mod site;

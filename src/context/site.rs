@@ -12,6 +12,7 @@ use super::firewall::Firewall;
 use super::mjf::Mjf;
 use super::network::Network;
 use super::payload::Tightening;
+use super::picas::Picas;
 use super::syslog::Syslog;
 pub use super::topos::Topos;
 use crate::disk::policy::Wanted;
@@ -68,6 +69,7 @@ impl Site {
         let mut faults = match &self.work {
             Some(Work::Topos(topos)) => topos.faults(&readable),
             Some(Work::Exec(exec)) => exec.faults(&readable),
+            Some(Work::Picas(picas)) => picas.faults(&readable),
             None => Vec::new(),
         };
         let syslog = self.syslog.as_ref();
@@ -102,6 +104,8 @@ pub enum Work {
     Topos(Topos),
     /// The image's program finds its work itself.
     Exec(Exec),
+    /// A database of PiCaS tokens.
+    Picas(Picas),
 }
 
 impl Work {
@@ -111,6 +115,9 @@ impl Work {
             Self::Topos(topos) => *topos.lock_secs.get(),
             // Nobody locks it; the worker looks this often for nothing.
             Self::Exec(_) => 300,
+            // A claim there has no end. It is looked at three times in this time, and it is how long a server may be
+            // away when a result is due: as long as one may be before the machine gives up, by default.
+            Self::Picas(_) => 900,
         }
     }
 
@@ -120,12 +127,14 @@ impl Work {
             Self::Topos(topos) => topos.files().collect(),
             // The agent itself hands it on.
             Self::Exec(_) => Vec::new(),
+            Self::Picas(picas) => picas.files().collect(),
         }
     }
 
     /// Where it is, for the log.
     pub fn place(&self) -> String {
         match self {
+            Self::Picas(picas) => picas.place(),
             Self::Topos(topos) => format!("{}/pools/{}", topos.url.get().trim_end_matches('/'), topos.pool),
             Self::Exec(_) => "its pilot".to_owned(),
         }
@@ -197,6 +206,8 @@ macro_rules! checked {
         }
     };
 }
+
+pub(super) use checked;
 
 checked!(
     /// A name that a kernel and a DNS accept: labels of letters, digits and `-`, 64 bytes at most (HOST_NAME_MAX).

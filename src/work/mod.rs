@@ -14,6 +14,7 @@ mod exec;
 pub(crate) mod http;
 mod lease;
 pub(crate) mod login;
+mod picas;
 mod role;
 mod settle;
 pub mod source;
@@ -146,6 +147,7 @@ pub fn fault(work: &Work, credentials: &Credentials) -> Option<(&'static str, St
     let url = match work {
         Work::Topos(_) => "work.topos.url",
         Work::Exec(_) => "work.exec",
+        Work::Picas(_) => "work.picas.url",
     };
     Some((error.key(url), error.to_string()))
 }
@@ -158,6 +160,7 @@ fn open(
     pace: &Pace,
 ) -> Result<Box<dyn Source>, SetupError> {
     match work {
+        Work::Picas(picas) => Ok(Box::new(picas::Tokens::new(picas, credentials, identity, pace)?)),
         Work::Topos(topos) => Ok(Box::new(topos::Pool::new(topos, credentials, identity, pace)?)),
         Work::Exec(_) => Ok(Box::new(exec::Pilot::default())),
     }

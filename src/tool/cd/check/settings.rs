@@ -156,20 +156,22 @@ fn meaning(tree: &Tree, settings: &Settings) -> Result<Vec<Finding>, CdError> {
             findings.push(settings.about_key(level, error.key, format!("{}: {}", error.file, error.why)));
         }
     }
-    if let Some(Work::Topos(topos)) = &site.work {
+    if let Some(work) = &site.work {
         let mut credentials = work::Credentials::default();
-        for (key, file) in topos.files() {
+        for (key, file) in work.files() {
             credentials.put(key, tree.read(file)?);
         }
         if faults.iter().all(|(key, _)| !key.starts_with("work."))
-            && let Some((key, what)) = work::fault(&Work::Topos(topos.clone()), &credentials)
+            && let Some((key, what)) = work::fault(work, &credentials)
         {
             findings.push(settings.about_key(Error, key, what));
         }
-        if topos.results == Some(Results::Pool(topos.pool.clone())) {
-            let what = "results go into the pool that tokens come from, so each result becomes a new token";
-            findings.push(settings.about_key(Warning, "work.topos.results", what));
-        }
+    }
+    if let Some(Work::Topos(topos)) = &site.work
+        && topos.results == Some(Results::Pool(topos.pool.clone()))
+    {
+        let what = "results go into the pool that tokens come from, so each result becomes a new token";
+        findings.push(settings.about_key(Warning, "work.topos.results", what));
     }
     Ok(findings)
 }

@@ -127,6 +127,7 @@ pub fn work(known: &Known<'_>) -> Part {
             return Part::new("work", vec![line.to_owned()]);
         }
     };
+    let limits = site.limits;
     let topos = match source {
         Work::Topos(topos) => topos,
         Work::Exec(exec) => {
@@ -139,12 +140,24 @@ pub fn work(known: &Known<'_>) -> Part {
             ];
             return Part::new("work", lines.to_vec());
         }
+        Work::Picas(picas) => {
+            let line = format!(
+                "tokens from view {}/{} of {} ({whose}), results attached to them",
+                picas.design,
+                picas.view,
+                picas.place()
+            );
+            let ends = format!(
+                "ends after {} s without work, or {} s without the server",
+                limits.idle_secs, limits.fault_secs
+            );
+            return Part::new("work", vec![line, ends]);
+        }
     };
     let results = match &topos.results {
         Some(results) => format!("results into {results}"),
         None => "results are only logged".to_owned(),
     };
-    let limits = site.limits;
     Part::new(
         "work",
         vec![
