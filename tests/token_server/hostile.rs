@@ -147,7 +147,8 @@ fn a_full_disk_is_said_and_the_server_goes_on() {
     let stored = (0..100).take_while(|_| put().status == 201).count();
     assert!((5..60).contains(&stored), "{stored} tokens fitted");
     let full = put();
-    assert_eq!((full.status, full.message()), (503, "pools.sqlite: database or disk is full"));
+    assert_eq!(full.status, 503);
+    assert!(full.message().contains("database or disk is full"), "{}", full.message());
     for id in 1..=stored {
         assert_eq!(server.get(&format!("p/tokens/{id}")).body.len(), value.len(), "what is there can be read");
     }
