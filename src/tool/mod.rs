@@ -2,6 +2,7 @@
 
 pub mod cd;
 pub mod log;
+pub mod pool;
 pub mod report;
 pub mod token_server;
 

@@ -1,7 +1,7 @@
 //! `ctxtool report`: a machine's report as a table, or as a page.
 
 mod head;
-mod html;
+pub(super) mod html;
 mod page;
 mod picture;
 

@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::metrics::Commits;
+use super::page;
 use super::pools::{Pools, Result, SCHEMA, SCHEMA_VERSION, StoreError};
 
 /// Requests in one commit at most: one fsync is thin enough by then, and the first of them waits for the last.
@@ -181,14 +182,16 @@ fn connect(path: &Path) -> std::result::Result<Connection, OpenError> {
     // More than there are statements, so that none is ever parsed twice.
     db.set_prepared_statement_cache_capacity(64);
     match db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)? {
-        SCHEMA_VERSION => return Ok(db),
-        0 => {}
+        SCHEMA_VERSION => {}
+        0 => {
+            let transaction = db.transaction().map_err(failed)?;
+            transaction.execute_batch(SCHEMA).map_err(failed)?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
+            transaction.commit().map_err(failed)?;
+        }
         found => return Err(OpenError::Version { path: path.to_owned(), found }),
     }
-    let transaction = db.transaction().map_err(failed)?;
-    transaction.execute_batch(SCHEMA).map_err(failed)?;
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
-    transaction.commit().map_err(failed)?;
+    page::prepare(&db).map_err(failed)?;
     Ok(db)
 }
 

@@ -13,6 +13,7 @@ use super::database::Database;
 use super::directories::{delete_locks, delete_tokens, list_locks, list_pool, list_tokens, progress};
 use super::log_line;
 use super::metrics::{self, Metrics};
+use super::page as web;
 use super::pools::StoreError;
 use super::random::{hex, random};
 use super::reply::{Refusal, page, pointer, refuse, reply, set};
@@ -43,6 +44,8 @@ pub(super) struct Server {
     pub(super) address: SocketAddr,
     /// Whether each request is logged, not only those that failed through the server's fault.
     pub(super) verbose: bool,
+    /// Whether anybody may know which pools there are.
+    pub(super) list_pools: bool,
 }
 
 /// One request's life.
@@ -136,6 +139,7 @@ async fn answer(server: &Server, peer: SocketAddr, resource: Option<Resource>, r
     let verb = if method == "HEAD" { "GET" } else { method.as_str() };
     let mut outcome = match (verb, resource) {
         (_, Resource::Unslashed) => unslashed(&ask),
+        ("GET", Resource::Pools) if server.list_pools => web::pools(&ask).await,
         (_, Resource::Pools) => refuse(StatusCode::FORBIDDEN, "The names of pools are not told"),
         ("GET", Resource::Metrics) => count(&ask).await,
         ("GET", Resource::Root) => root(),
@@ -151,6 +155,7 @@ async fn answer(server: &Server, peer: SocketAddr, resource: Option<Resource>, r
         ("GET", Resource::Tokens(pool)) => list_tokens(&ask, pool.get()).await,
         ("POST", Resource::Tokens(pool)) => post_tokens(&ask, pool.get(), body).await,
         ("DELETE", Resource::Tokens(pool) | Resource::Pool(pool)) => delete_tokens(&ask, pool.get()).await,
+        ("GET", Resource::Pool(pool)) if web::wanted(&ask.accept()) => web::pool(&ask, pool.get()).await,
         ("GET", Resource::Pool(pool)) => list_pool(&ask, pool.get()).await,
         ("GET", Resource::Progress(pool)) => progress(&ask, pool.get()).await,
         _ => refuse(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for {}", ask.uri)),

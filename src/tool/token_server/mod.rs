@@ -14,6 +14,7 @@ mod listing;
 mod locks;
 mod metrics;
 mod names;
+mod page;
 mod pools;
 mod random;
 mod reply;
@@ -57,6 +58,9 @@ pub struct Options {
     /// The certificate's key (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Tell the names of all pools at /4.1/pools/: whoever knows a pool's name may do everything with it
+    #[arg(long)]
+    list_pools: bool,
     /// Write one line a request on standard error
     #[arg(long)]
     verbose: bool,
@@ -130,7 +134,7 @@ async fn serve(
     let address = listener.local_addr().map_err(unheard)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let metrics = metrics::Metrics::default();
-    let server = http::Server { database, metrics, users, scheme, address, verbose: options.verbose };
+    let server = http::Server { database, metrics, users, scheme, address, verbose: options.verbose, list_pools: options.list_pools };
 
     let mut out = io::stdout();
     writeln!(out, "token server: {scheme}://{address}/4.1 pools in {}", options.dir.display())

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::metrics::Census;
 use super::names::Search;
-use super::random::{random, uuid4};
+use super::random::{random, timed_uuid};
 
 /// Layout of the database, version [`SCHEMA_VERSION`].
 pub(super) const SCHEMA: &str = include_str!("schema.sql");
@@ -133,7 +133,7 @@ impl Pools<'_> {
             self.db.prepare_cached("UPDATE tokens SET leases = leases + 1 WHERE id = ?1")?.execute([token])?;
             return Ok(Claim { token, lock: None });
         };
-        let uuid = uuid4(random()?);
+        let uuid = timed_uuid(self.now, random()?);
         self.db
             .prepare_cached(
                 "UPDATE tokens SET leases = leases + 1, lock_until = :until, lock_uuid = :uuid,
@@ -240,6 +240,8 @@ impl Pools<'_> {
 
     /// Deletes all tokens of a pool.
     pub(super) fn clear(&self, pool: &str) -> Result<()> {
+        // What is deleted under a lock counts as done.
+        self.unlock_all(pool)?;
         self.db.execute("DELETE FROM tokens WHERE pool = (SELECT id FROM pools WHERE name = ?1)", [pool])?;
         Ok(())
     }

@@ -97,6 +97,8 @@ pub(super) async fn get_token(ask: &Ask<'_>, pool: &str, id: i64) -> Outcome {
     let Some((token, value)) = found else { return no_token(pool, id) };
     let mut response = reply(StatusCode::OK, &token.kind, value);
     set(&mut response, header::LAST_MODIFIED, &http_date(token.created));
+    // The page links here: what anybody stored as HTML must not run as if it were the server's.
+    set(&mut response, header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'");
     set(&mut response, LEASES, &token.leases.to_string());
     if let Some(name) = token.name {
         let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
