@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use ctxinit::text::printable;
-use ctxinit::tool::{Outcome, cd, log, report, token_server};
+use ctxinit::tool::{Outcome, cd, log, pool, report, token_server};
 
 /// Tools for builders of images and for sites that run them
 #[derive(Parser)]
@@ -25,6 +25,8 @@ enum Command {
     /// Prove that nothing is missing in what a log server received; make and read spools
     #[command(subcommand)]
     Log(log::Log),
+    /// Make, fill, watch and empty token pools, and fetch results
+    Pool(pool::Pool),
     /// Serve token pools (ToPoS 4.1) from a directory, until SIGTERM
     TokenServer(token_server::Options),
     /// Show the report of a machine as a table, or make a page of it
@@ -39,8 +41,7 @@ whether its whole log arrived
   ctxtool cd build my-site/ -o my-site.iso --sign my-key.key --image any --expires 90days
   ctxtool cd verify my-site.iso --key my-key.pub
   ctxtool token-server --dir pools &
-  printf 'one\\ntwo\\nthree\\n' | curl -H 'Content-Type: text/plain' --data-binary @- \\
-      http://127.0.0.1:8080/4.1/pools/demo/tokens/
+  printf 'one\\ntwo\\nthree\\n' | ctxtool pool load demo -
   curl -i -H 'Accept: text/plain' 'http://127.0.0.1:8080/4.1/pools/demo/nextToken?timeout=300'
   ctxtool report report.json -o report.html
   ctxtool log check /var/log/grid/vms.log";
@@ -59,6 +60,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
     match command {
         Command::Cd(what) => return answer(out, &cd::run(&what)?),
         Command::Log(what) => return answer(out, &log::run(&what)?),
+        Command::Pool(what) => return answer(out, &pool::run(&what)?),
         Command::Report(options) => tell(out, &report::run(&options)?)?,
         Command::TokenServer(options) => {
             drop(out);

@@ -222,7 +222,7 @@ fn holders(html: &mut Html, facts: &Facts) {
     }
     html.add(
         "<table>\n<thead><tr><th scope=\"col\">Holder</th><th scope=\"col\">Token</th>\
-         <th scope=\"col\" class=\"number\">Held for</th><th scope=\"col\" class=\"number\">Lock ends in</th>\
+         <th scope=\"col\" class=\"number\">Held</th><th scope=\"col\" class=\"number\">Left</th>\
          <th scope=\"col\" class=\"number wide\">Tries</th></tr></thead>\n<tbody>\n",
     );
     for token in &facts.holders {
