@@ -42,9 +42,8 @@ fn what_is_no_pool_is_named_and_believed_in_nothing() {
         list(says("200 OK", "", "<!doctype html><title>Welcome</title>")),
         "ctxtool: GET URL/pools/p/tokens/: HTML where a listing was expected; is that a token pool server?"
     );
-    assert_eq!(
-        list(says("301 Moved", "Location: https://evil.example/\u{1b}[2J\r\n", "")),
-        "ctxtool: GET URL/pools/p/tokens/: 301, redirected to nowhere, where nothing is sent; is --url right?"
+    assert!(
+        list(says("301 Moved", "Location: https://evil.example/\u{1b}[2J\r\n", "")).contains("invalid header value")
     );
     assert_eq!(
         list(says("301 Moved", "Location: https://evil.example/\r\n", "")),
@@ -126,8 +125,7 @@ fn a_load_that_fails_says_what_is_in() {
         std::fs::write(&file, "x\n".repeat(12_000)).unwrap();
         let said = run(&url, &["load", "p", file.to_str().unwrap()]);
         assert_eq!(said.code, 1);
-        let own = said.err.lines().skip_while(|line| line.starts_with('[')).collect::<Vec<_>>().join("\n");
-        own.replace(&url, "URL")
+        said.err.trim_end().replace(&url, "URL")
     };
     assert_eq!(
         load("HTTP/1.1 413 No\r\n"),

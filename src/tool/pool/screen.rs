@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 /// Width of the bar.
 const BAR: u64 = 30;
-/// Between two lines in a log file.
+/// Before each line in a log file: what takes less time needs none.
 const LINES: Duration = Duration::from_secs(10);
 
 /// Standard error, so that standard output has the result alone.
 pub(super) struct Screen {
     terminal: bool,
     last: String,
-    due: Option<Instant>,
+    due: Instant,
 }
 
 impl Screen {
     pub(super) fn new() -> Self {
-        Self { terminal: io::stderr().is_terminal(), last: String::new(), due: None }
+        Self { terminal: io::stderr().is_terminal(), last: String::new(), due: Instant::now() + LINES }
     }
 
     /// Shows how far it is. A closed standard error is no failure.
@@ -29,10 +29,10 @@ impl Screen {
             let _ = write!(io::stderr(), "\r\x1b[K{line}").and_then(|()| io::stderr().flush());
         } else {
             let now = Instant::now();
-            if self.due.is_some_and(|due| now < due) {
+            if now < self.due {
                 return;
             }
-            self.due = Some(now + LINES);
+            self.due = now + LINES;
             let _ = writeln!(io::stderr(), "{line}");
         }
         self.last = line;
