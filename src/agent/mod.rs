@@ -20,7 +20,7 @@ pub(crate) mod nebula;
 mod network;
 pub mod notice;
 pub mod output;
-mod patience;
+pub mod patience;
 pub(crate) mod phases;
 mod platform;
 pub mod protocol;
