@@ -26,6 +26,7 @@ use super::protocol::Token;
 use super::{Agent, disk, firewall, logger, platform};
 use crate::ban::owner::Owner;
 use crate::clock::Deadline;
+use crate::image::payload::Command;
 use crate::payload::outcome::{End, Outcome, Usage};
 use crate::payload::{self, Job};
 use crate::sys::process::Exit;
@@ -105,7 +106,9 @@ impl Running {
         let (job, output) = begin.map_err(|error| not_started(token, error.into()))?;
         // Before anything of the program runs: a machine that dies in between has said whose it was.
         let keeper = job.keeper().pid().as_raw() as u32;
-        let command = agent.policy.payload.command.words();
+        // None where the token names no program, which begin() has refused.
+        let value = (!token.pilot).then_some(body);
+        let command = payload::choice::of(&agent.policy.payload, value).map_or(&[][..], Command::words);
         audit::job_start(token, &JobFacts { name: &job.name, uid: job.uid, keeper, pool, command });
         let stage = Stage::Starting(output, Deadline::after(START_LIMIT));
         Ok(Self { job, keeper, begun, stage, said: None })

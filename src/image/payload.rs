@@ -2,6 +2,8 @@
 //!
 //! Each switch that opens something is off unless the image says otherwise, and a site may only take away.
 
+use std::collections::BTreeMap;
+
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -29,6 +31,9 @@ pub(crate) const MAX_WALL_SECS: u32 = 31_536_000;
 pub struct Payload {
     /// Absolute path and arguments; never a shell line.
     pub command: Command,
+    /// Where there are several programs: a token's first word is looked up here, and `command` is not run for tokens.
+    #[serde(default)]
+    pub commands: Option<Commands>,
     /// MiB of memory for the whole job, its directory's files included; swap is never given.
     #[serde(default = "memory_mb", deserialize_with = "between::<_, 1, MAX_MB>")]
     pub memory_mb: u32,
@@ -79,6 +84,7 @@ impl Payload {
     pub(super) fn unread() -> Self {
         Self {
             command: Command(vec!["/nonexistent".to_owned()]),
+            commands: None,
             memory_mb: memory_mb(),
             pids: pids(),
             cpu_percent: None,
@@ -99,7 +105,7 @@ impl Payload {
 impl Payload {
     /// Whether a token whose job has failed so may do better at another try.
     pub fn tries_again(&self, end: &End) -> bool {
-        !matches!(end, End::Exited(Exit::Code(code)) if self.no_retry.contains(code))
+        end.again() && !matches!(end, End::Exited(Exit::Code(code)) if self.no_retry.contains(code))
     }
 }
 
@@ -187,6 +193,37 @@ impl TryFrom<Vec<String>> for Command {
     }
 }
 
+/// Programs by the word that a token begins with.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "BTreeMap<String, Command>")]
+pub struct Commands(BTreeMap<String, Command>);
+
+impl Commands {
+    /// The program of this word.
+    pub fn get(&self, word: &str) -> Option<&Command> {
+        self.0.get(word)
+    }
+
+    /// All words, in order.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+impl TryFrom<BTreeMap<String, Command>> for Commands {
+    type Error = String;
+
+    fn try_from(table: BTreeMap<String, Command>) -> Result<Self, String> {
+        // Another could never be a token's first word.
+        let odd = |word: &&String| word.is_empty() || !word.bytes().all(|byte| byte.is_ascii_graphic());
+        match table.keys().find(odd) {
+            _ if table.is_empty() => Err("the table is empty: no token could be run".to_owned()),
+            Some(word) => Err(format!("{word:?} is not one word of printable ASCII")),
+            None => Ok(Self(table)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +244,32 @@ mod tests {
     }
 
     #[test]
+    fn a_table_of_programs_is_read() {
+        let payload = |table: &str| {
+            let text = format!(r#"{{"command": ["/w"], "commands": {table}}}"#);
+            let read = crate::config::parse::<Payload>("i", text.as_bytes());
+            read.map(|payload| payload.commands.unwrap()).map_err(|error| error.to_string())
+        };
+        let table = payload(r#"{"simulate": ["/usr/bin/sim", "-v"], "merge": ["/usr/bin/merge"]}"#).unwrap();
+        assert_eq!(table.words().collect::<Vec<_>>(), ["merge", "simulate"]);
+        assert_eq!(table.get("simulate").unwrap().words(), ["/usr/bin/sim", "-v"]);
+        assert_eq!(table.get("rm"), None);
+        let cases = [
+            ("{}", "commands: the table is empty: no token could be run"),
+            (r#"{"a b": ["/w"]}"#, r#"commands: "a b" is not one word of printable ASCII"#),
+            (r#"{"": ["/w"]}"#, r#"commands: "" is not one word of printable ASCII"#),
+            (r#"{"é": ["/w"]}"#, r#"commands: "é" is not one word of printable ASCII"#),
+            (r#"{"a": ["w"]}"#, r#"commands.a: "w" is not an absolute path"#),
+            (r#"{"a": []}"#, "commands.a: the command is empty"),
+        ];
+        for (table, why) in cases {
+            let error = payload(table).unwrap_err();
+            assert!(error.starts_with("i:1: commands"), "{error}");
+            assert!(error.ends_with(why.split_once(": ").unwrap().1), "{error}");
+        }
+    }
+
+    #[test]
     fn an_exit_code_may_say_that_no_other_try_does_better() {
         let read = |codes: &str| {
             let text = format!(r#"{{"command": ["/w"], "no_retry": {codes}}}"#);
@@ -219,6 +282,7 @@ mod tests {
             (End::Exited(Exit::Code(1)), true),
             (End::Exited(Exit::Signal(2)), true),
             (End::TooLong(2), true),
+            (End::UnknownWord("x".to_owned()), false),
         ];
         for (end, again) in ends {
             assert_eq!(payload.tries_again(&end), again, "{end}");

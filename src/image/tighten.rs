@@ -35,6 +35,7 @@ impl Payload {
         // Each field by its name, so that a new one is thought of here.
         let payload = Self {
             command: self.command.clone(),
+            commands: self.commands.clone(),
             memory_mb: judge.number("payload.memory_mb", self.memory_mb, site.memory_mb),
             pids: judge.number("payload.pids", self.pids, site.pids),
             cpu_percent: match self.cpu_percent {

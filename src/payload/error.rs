@@ -5,6 +5,7 @@ use std::io;
 use nix::libc;
 use thiserror::Error;
 
+use super::choice::UnknownWord;
 use crate::cgroup::CgroupError;
 use crate::mounts::MountError;
 use crate::starting::SpawnError;
@@ -12,6 +13,9 @@ use crate::starting::SpawnError;
 /// Why a job was not started. None of its program has run.
 #[derive(Debug, Error)]
 pub enum JobError {
+    /// No program of the image's is meant.
+    #[error(transparent)]
+    UnknownWord(#[from] UnknownWord),
     /// Its cgroup, or a limit of it.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -69,7 +73,7 @@ impl JobError {
             Self::Mount(error) => Some(error.errno()).filter(|&errno| errno != 0),
             Self::File { error, .. } | Self::Spawn(SpawnError::Fork(error)) => error.raw_os_error(),
             Self::Spawn(SpawnError::Stage(step)) => Some(step.errno as i32),
-            Self::Scratch { .. } | Self::Stale { .. } | Self::NoUser { .. } => None,
+            Self::UnknownWord(_) | Self::Scratch { .. } | Self::Stale { .. } | Self::NoUser { .. } => None,
         }
     }
 

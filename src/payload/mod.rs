@@ -3,6 +3,7 @@
 //! A job is its cgroup. It has a user of its own that is never used again, a directory of its own in
 //! bounded memory, and no way to more. A step of that which fails means that the job does not start.
 
+pub mod choice;
 pub mod directory;
 pub mod error;
 pub mod filter;
@@ -85,6 +86,8 @@ impl Job {
         body: &[u8],
     ) -> Result<(Self, File), JobError> {
         mutation::choose(body);
+        let value = given.pilot.is_none().then_some(body);
+        let command = choice::of(policy, value)?;
         let uid = fresh_user(number)?;
         let name = name_of(number);
         let cgroup = Cgroup::create(&name)?;
@@ -95,7 +98,7 @@ impl Job {
             cpu_percent: policy.cpu_percent,
         })?;
         let dir = JobDir::make(&name, policy.scratch_mb)?;
-        dir.furnish(uid, given.pilot.is_none().then_some(body), disk.is_some())?;
+        dir.furnish(uid, value, disk.is_some())?;
         dir.endow(uid, given)?;
         let disk = disk.map(|disk| disk.view_for(uid)).transpose().map_err(|error| dir.failed(DISK, error))?;
 
@@ -110,7 +113,7 @@ impl Job {
             device,
             cgroup: &cgroup.own_path(),
             cgroup_id: cgroup.id()?,
-            program: Vectors::new(policy.command.words(), &[]).map_err(SpawnError::from)?,
+            program: Vectors::new(command.words(), &[]).map_err(SpawnError::from)?,
             filter: filter::program(policy),
             output: writer,
             input: None,
@@ -121,7 +124,7 @@ impl Job {
             disk: disk.as_ref(),
         };
         let environment = environment(&job, &name, token, given);
-        job.program = Vectors::new(policy.command.words(), &environment).map_err(SpawnError::from)?;
+        job.program = Vectors::new(command.words(), &environment).map_err(SpawnError::from)?;
         let (shell, inside) = match policy.console_shell {
             true => shell::pipes().map(|(shell, inside)| (Some(shell), Some(inside))),
             false => Ok((None, None)),

@@ -33,6 +33,8 @@ pub enum End {
         /// The kernel's number, where it said one.
         errno: Option<i32>,
     },
+    /// The token names no program of the image's; the text says what it names.
+    UnknownWord(String),
     /// It exited well, but its result cannot be taken.
     BadResult {
         /// File and fault.
@@ -124,11 +126,16 @@ impl End {
         }
     }
 
+    /// Whether another try, here or elsewhere, may come to another end, whatever the image says of exit codes.
+    pub fn again(&self) -> bool {
+        !matches!(self, Self::UnknownWord(_))
+    }
+
     /// Whether the program, on this token, is the reason: a machine that gives up or a site that forbids is not.
     pub fn is_failure(&self) -> bool {
         match self {
             Self::Exited(exit) => !exit.success(),
-            Self::TooLong(_) | Self::OutOfMemory | Self::BadResult { .. } => true,
+            Self::TooLong(_) | Self::OutOfMemory | Self::BadResult { .. } | Self::UnknownWord(_) => true,
             Self::Stopped | Self::LeaseLost(_) | Self::Banned(_) => false,
             Self::NotStarted { .. } | Self::DiskLost(_) | Self::Unwatched { .. } => false,
         }
@@ -148,6 +155,7 @@ impl End {
             Self::BadResult { errno, .. } => (Reason::BadResult, *errno),
             Self::DiskLost(_) => (Reason::DiskLost, None),
             Self::Unwatched { errno, .. } => (Reason::Unwatched, *errno),
+            Self::UnknownWord(_) => (Reason::UnknownWord, None),
         };
         Coded { code: reason.code(), subcode, name: reason.name() }
     }
@@ -155,6 +163,9 @@ impl End {
 
 impl From<JobError> for End {
     fn from(error: JobError) -> Self {
+        if let JobError::UnknownWord(unknown) = error {
+            return Self::UnknownWord(unknown.to_string());
+        }
         Self::NotStarted { why: error.to_string(), errno: error.errno() }
     }
 }
@@ -178,7 +189,7 @@ impl fmt::Display for End {
             Self::OutOfMemory => f.write_str("killed for lack of memory"),
             Self::Stopped => f.write_str("stopped, as the machine ends"),
             Self::LeaseLost(why) => write!(f, "stopped, as the lease was lost: {why}"),
-            Self::NotStarted { why, .. } => write!(f, "not started: {why}"),
+            Self::NotStarted { why, .. } | Self::UnknownWord(why) => write!(f, "not started: {why}"),
             Self::Banned(why) | Self::BadResult { why, .. } | Self::DiskLost(why) | Self::Unwatched { why, .. } => {
                 f.write_str(why)
             }
@@ -210,9 +221,12 @@ mod tests {
             (large.into(), "/r is larger than 5 bytes", "reason 8/27"),
             (End::DiskLost("gone".to_owned()), "gone", "reason 10"),
             (End::Unwatched { why: "gone".to_owned(), errno: None }, "gone", "reason 11"),
+            (End::UnknownWord("x".to_owned()), "not started: x", "reason 12"),
         ];
         for (end, text, code) in cases {
             assert_eq!((end.to_string(), end.coded().to_string()), (text.to_owned(), code.to_owned()));
+            // A token that no machine can run is not handed out for ever.
+            assert_eq!(end.again(), code != "reason 12", "{text}");
         }
     }
 

@@ -29,6 +29,8 @@ pub enum Reason {
     DiskLost = 10,
     /// By us, as it could not be watched any longer.
     Unwatched = 11,
+    /// Before anything of its program ran, and for good: the token names no program of the image's.
+    UnknownWord = 12,
 }
 
 /// All that is known of a kind.
@@ -45,7 +47,7 @@ pub struct Row {
 }
 
 /// Every kind, by its number.
-pub const TABLE: [Row; 11] = [
+pub const TABLE: [Row; 12] = [
     row(Reason::Exited, "exited", "exit status", "the program ended by itself; 0 is success, all else is not"),
     row(Reason::Signalled, "signalled", "signal", "the program died by a signal that did not come from ctxinit"),
     row(Reason::OutOfMemory, "out-of-memory", "none", "the kernel killed the job at its `memory_mb`"),
@@ -67,6 +69,12 @@ pub const TABLE: [Row; 11] = [
         "the program exited with 0, but the user's disk did not take what it wrote",
     ),
     row(Reason::Unwatched, "unwatched", "errno", "ctxinit could not watch the job any longer, and stopped it"),
+    row(
+        Reason::UnknownWord,
+        "unknown-word",
+        "none",
+        "not started: the token's first word is none of the image's `payload.commands`; no machine tries it again",
+    ),
 ];
 
 const fn row(reason: Reason, name: &'static str, subcode: &'static str, meaning: &'static str) -> Row {
