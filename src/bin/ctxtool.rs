@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use ctxinit::text::printable;
-use ctxinit::tool::{Outcome, cd, log, pool, report, token_server};
+use ctxinit::tool::{Outcome, cd, log, pool, report, token_server, work_check};
 
 /// Tools for builders of images and for sites that run them
 #[derive(Parser)]
@@ -29,6 +29,9 @@ enum Command {
     Pool(pool::Pool),
     /// Serve token pools (ToPoS 4.1) from a directory, until SIGTERM
     TokenServer(token_server::Options),
+    /// Try the payload of an image on a token here, before machines of a grid do it
+    #[command(subcommand)]
+    Work(work_check::Work),
     /// Show the report of a machine as a table, or make a page of it
     Report(report::Options),
 }
@@ -61,6 +64,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Cd(what) => return answer(out, &cd::run(&what)?),
         Command::Log(what) => return answer(out, &log::run(&what)?),
         Command::Pool(what) => return answer(out, &pool::run(&what)?),
+        Command::Work(what) => return answer(out, &work_check::run(&what)),
         Command::Report(options) => tell(out, &report::run(&options)?)?,
         Command::TokenServer(options) => {
             drop(out);

@@ -1,7 +1,8 @@
-//! A payload's isolation with one step left out, to see that somebody notices. Only where the cargo feature `mutation`
-//! is built in, which no release is.
+//! A payload's isolation with steps left out: one, to see that somebody notices, or those that a builder's own machine
+//! does not give him. ctxinit itself has nothing of it, as no release of it has one of the two cargo features.
 //!
-//! Words of a token's text say which: `without=STEP` leaves out a step and its proof, so that an attempt to get out must
+//! With the feature `tool` the program's own code says which ([`leave_out`]), and no token. With the feature `mutation`
+//! words of a token's text say which: `without=STEP` leaves out a step and its proof, so that an attempt to get out must
 //! then succeed; `skip=STEP` leaves out the step alone, and the proof must stop the job. Blanks in a name are written
 //! as `-`.
 
@@ -97,7 +98,7 @@ mod chosen {
 
     /// Whether a step and its proof are left out.
     pub fn removed(step: &str) -> bool {
-        CHOSEN.read().is_ok_and(|chosen| chosen.without.iter().any(|name| name == step))
+        super::is_left_out(step) || CHOSEN.read().is_ok_and(|chosen| chosen.without.iter().any(|name| name == step))
     }
 
     /// Whether a step is left out, and its proof is not.
@@ -111,7 +112,14 @@ mod chosen {
     /// Takes no words.
     pub const fn choose(_: &[u8]) {}
 
+    /// Whether a step and its proof are left out.
+    #[cfg(feature = "tool")]
+    pub fn removed(step: &str) -> bool {
+        super::is_left_out(step)
+    }
+
     /// Never.
+    #[cfg(not(feature = "tool"))]
     pub const fn removed(_: &str) -> bool {
         false
     }
@@ -123,6 +131,23 @@ mod chosen {
 }
 
 pub use chosen::{choose, removed, skipped};
+
+#[cfg(any(feature = "tool", feature = "mutation"))]
+static LEFT_OUT: std::sync::RwLock<Vec<&'static str>> = std::sync::RwLock::new(Vec::new());
+
+/// Leaves out these steps and their proofs in every job from now on, and no others. For `ctxtool work check`, which
+/// tells the user of each.
+#[cfg(feature = "tool")]
+pub fn leave_out(steps: Vec<&'static str>) {
+    if let Ok(mut left_out) = LEFT_OUT.write() {
+        *left_out = steps;
+    }
+}
+
+#[cfg(any(feature = "tool", feature = "mutation"))]
+fn is_left_out(step: &str) -> bool {
+    LEFT_OUT.read().is_ok_and(|steps| steps.contains(&step))
+}
 
 /// Whether a step is taken.
 pub fn taken(step: &str) -> bool {

@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, DEVPTS_SUPER_MAGIC, FsType, PROC_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::FsFlags;
 
+use super::mutation;
 use super::steps::Plan;
 use super::steps::Step;
 use crate::guard::mounts::Mount;
@@ -85,8 +86,15 @@ fn fill(policy: &Payload) -> io::Result<()> {
         dir(&format!("{DEV}/{name}"), 0o755)?;
     }
     for (name, major, minor) in NODES.into_iter().chain(policy.user_namespaces.then_some(FUSE)) {
+        let node = format!("{DEV}/{name}");
+        if mutation::removed("nodev") {
+            // Nobody makes nodes in a user namespace.
+            fs::write(&node, "")?;
+            mounts::bind(&format!("/dev/{name}"), &node).map_err(io::Error::other)?;
+            continue;
+        }
         let everybody = Mode::from_bits_truncate(0o666);
-        mknod(format!("{DEV}/{name}").as_str(), SFlag::S_IFCHR, everybody, makedev(major, minor))?;
+        mknod(node.as_str(), SFlag::S_IFCHR, everybody, makedev(major, minor))?;
     }
     for (name, target) in LINKS {
         symlink(target, format!("{DEV}/{name}"))?;

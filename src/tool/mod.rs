@@ -5,6 +5,7 @@ pub mod log;
 pub mod pool;
 pub mod report;
 pub mod token_server;
+pub mod work_check;
 
 /// What came of it, for the user.
 #[derive(Debug, Default, PartialEq, Eq)]
