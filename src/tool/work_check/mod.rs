@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use thiserror::Error;
 
@@ -201,13 +201,17 @@ fn policy(options: &Check) -> Result<Payload, CheckError> {
     };
     // Nobody sits at a console here.
     payload.console_shell = false;
-    // Only root may have more than he has.
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && !nix::unistd::geteuid().is_root()
-    {
-        payload.open_files = payload.open_files.min(u32::try_from(most).unwrap_or(u32::MAX));
-    }
+    payload.open_files = open_files(payload.open_files);
     Ok(payload)
+}
+
+/// Of those that the image gives a process, as many as this user may have: only root may have more than he has.
+fn open_files(wanted: u32) -> u32 {
+    let Ok((now, most)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
+    if most >= wanted.into() || setrlimit(Resource::RLIMIT_NOFILE, now, wanted.into()).is_ok() {
+        return wanted;
+    }
+    u32::try_from(most).unwrap_or(wanted)
 }
 
 fn token(path: &Path) -> Result<Vec<u8>, CheckError> {

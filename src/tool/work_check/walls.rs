@@ -127,6 +127,18 @@ fn why(text: &str, separator: &str) -> String {
     text.split_once(separator).map_or(text, |(_, why)| why).to_owned()
 }
 
+/// `step: why`, and `step, step: why` of those that have one reason.
+fn told_once<'a>(left_out: impl Iterator<Item = &'a (&'static str, String)>) -> Vec<String> {
+    let mut told: Vec<(String, &str)> = Vec::new();
+    for (step, why) in left_out {
+        match told.iter_mut().find(|(_, same)| same == why) {
+            Some((steps, _)) => *steps = format!("{steps}, {step}"),
+            None => told.push(((*step).to_owned(), why)),
+        }
+    }
+    told.into_iter().map(|(steps, why)| format!("{steps}: {why}")).collect()
+}
+
 /// What does not stand here, by the name of its wall.
 pub struct Table<'a> {
     /// The place.
@@ -143,8 +155,7 @@ impl Table<'_> {
 
     /// What is missing in a wall, each as `step: why`.
     fn missing(&self, wall: &Wall) -> Vec<String> {
-        let of = self.stage.left_out.iter().filter(|(step, _)| wall.steps.contains(step) && self.is_due(step));
-        let mut missing: Vec<String> = of.map(|(step, why)| format!("{step}: {why}")).collect();
+        let mut missing = told_once(self.left_out(wall));
         match wall.name {
             "files" if matches!(landlock::status(self.policy), landlock::Status::Absent) => {
                 missing.push("landlock: not in this kernel".to_owned());
@@ -171,6 +182,10 @@ impl Table<'_> {
         missing
     }
 
+    fn left_out(&self, wall: &Wall) -> impl Iterator<Item = &(&'static str, String)> {
+        self.stage.left_out.iter().filter(|(step, _)| wall.steps.contains(step) && self.is_due(step))
+    }
+
     fn is_due(&self, step: &str) -> bool {
         step != "cpu.max" || self.policy.cpu_percent.is_some()
     }
@@ -180,12 +195,10 @@ impl Table<'_> {
         let mut text = format!("{:<17} {:<9} {}\n", "wall", "here", "on the grid");
         for wall in &WALLS {
             let missing = self.missing(wall);
-            let due = wall.steps.len();
-            let gone =
-                missing.iter().filter(|line| wall.steps.iter().any(|step| line.starts_with(&format!("{step}: "))));
-            let here = match gone.count() {
+            let due = wall.steps.iter().filter(|step| self.is_due(step)).count();
+            let here = match self.left_out(wall).count() {
                 _ if missing.is_empty() => "stands",
-                gone if gone >= due => "no",
+                gone if gone == due => "no",
                 _ if wall.name == "network" => "no",
                 _ => "in part",
             };

@@ -89,7 +89,8 @@ impl Watch<'_> {
                 return End::TooLong(self.policy.wall_secs);
             }
             if !self.counts_memory {
-                self.peak_kib = self.peak_kib.max(self.members.memory_kib());
+                let files = self.job.scratch_bytes().unwrap_or(0) / 1024;
+                self.peak_kib = self.peak_kib.max(self.members.memory_kib() + files);
                 if self.peak_kib > u64::from(self.policy.memory_mb) * 1024 {
                     return End::OutOfMemory;
                 }
