@@ -158,6 +158,7 @@ fn ends_have_their_numbers_and_fates() {
             "hint     $RESULT_FILE is a regular file of at most 16 MiB",
         ),
         (script("ln -s /etc/passwd $RESULT_FILE"), "", "(reason 8/40 bad-result)", "token    released"),
+        (script("exit 65") + r#", "no_retry": [65]"#, "", "end      exit 65 (reason 1/65 exited)", "token    failed"),
         (
             r#""command": ["/no/such/program"]"#.to_owned(),
             "",
