@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The server is ours and on loopback; only a machine that swaps is this slow.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Sends a request and returns the body of a 2xx answer. HTTP/1.0, so that the body ends with the connection.
+/// Sends a request and returns the body of a 2xx answer or a redirection. HTTP/1.0, so that the body ends with the connection.
 pub fn ask(port: u16, method: &str, path: &str, headers: &str, body: &str) -> Result<String, String> {
     let at = |error: std::io::Error| format!("{method} {path}: {error}");
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), LIMIT).map_err(at)?;
@@ -24,7 +24,7 @@ pub fn ask(port: u16, method: &str, path: &str, headers: &str, body: &str) -> Re
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("{method} {path}: no whole answer"))?;
     let status = head.split(' ').nth(1).unwrap_or_default();
-    if status.starts_with('2') { Ok(body.to_owned()) } else { Err(format!("{method} {path}: {status}: {body}")) }
+    if status.starts_with(['2', '3']) { Ok(body.to_owned()) } else { Err(format!("{method} {path}: {status}: {body}")) }
 }
 
 /// One page that anybody gets whatever they ask for, for as long as this process lives. Nothing but a 500 while it is

@@ -9,6 +9,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A command of the monitor, in its own form.
 pub const POWER_BUTTON: &str = r#"{"execute": "system_powerdown"}"#;
+/// Nothing in the machine goes on, its clocks included, until [`CONT`].
+pub const STOP: &str = r#"{"execute": "stop"}"#;
+pub const CONT: &str = r#"{"execute": "cont"}"#;
 /// The keys of a PC.
 pub const CTRL_ALT_DEL: &str = r#"{"execute": "send-key", "arguments": {"keys": [
     {"type": "qcode", "data": "ctrl"}, {"type": "qcode", "data": "alt"}, {"type": "qcode", "data": "delete"}]}}"#;

@@ -37,6 +37,7 @@ mod nebula_keys;
 mod nebula_relatives;
 mod no_cd;
 mod no_console;
+mod paused;
 mod payload_fails;
 mod payload_policy;
 mod payload_view;
@@ -136,6 +137,9 @@ pub const ALL: &[Case] = &[
     agent_dies::CASE,
     power_button::POWER_BUTTON,
     power_button::CTRL_ALT_DEL,
+    paused::ROBBED,
+    paused::ALONE,
+    paused::BRIEF,
     nebula_context::CASE,
     nebula_relatives::VAC,
     nebula_relatives::STRATUSLAB,
