@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_slot_that_fails_thrice_in_a_row_ends_the_machine() {
         let mut tally = Tally::new(2);
-        let mut fail =
+        let fail =
             |tally: &mut Tally, slot| matches!(tally.settled(slot, "1", Fate::Released, &exit(3)), Settled::TooMany(_));
         assert_eq!([0, 1, 0, 1].map(|slot| fail(&mut tally, slot)), [false; 4]);
         // The other one shows that the machine can work.

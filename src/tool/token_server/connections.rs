@@ -178,7 +178,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (database, _) = Database::open(dir.path()).unwrap();
         let (metrics, address) = (Metrics::default(), SocketAddr::from(([127, 0, 0, 1], 1)));
-        let server = Server { database, metrics, users: None, scheme: "http", address, verbose: false };
+        let server =
+            Server { database, metrics, users: None, scheme: "http", address, verbose: false, list_pools: false };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (ours, theirs) = duplex(BUFFER);

@@ -134,7 +134,15 @@ async fn serve(
     let address = listener.local_addr().map_err(unheard)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let metrics = metrics::Metrics::default();
-    let server = http::Server { database, metrics, users, scheme, address, verbose: options.verbose, list_pools: options.list_pools };
+    let server = http::Server {
+        database,
+        metrics,
+        users,
+        scheme,
+        address,
+        verbose: options.verbose,
+        list_pools: options.list_pools,
+    };
 
     let mut out = io::stdout();
     writeln!(out, "token server: {scheme}://{address}/4.1 pools in {}", options.dir.display())

@@ -19,6 +19,7 @@ use crate::clock::Deadline;
 use crate::ids;
 use crate::image::payload::{Command, Payload};
 use crate::payload::error::JobError;
+use crate::payload::given::Given;
 use crate::payload::outcome::End;
 use crate::payload::view::Shared;
 use crate::payload::{Job, mutation};
@@ -116,8 +117,8 @@ fn rehearse(policy: &Payload, number: u32) -> Result<Option<(&'static str, Strin
 
 /// Starts a job; of one that does not run nothing is left.
 fn begin(policy: &Payload, number: u32, body: &[u8]) -> Result<(Job, File), JobError> {
-    let token = Token { id: "1".to_owned(), leases: Some(1), media_type: None, owner: Owner::Unknown };
-    let (mut job, output) = Job::begin(policy, &[], None, number, &token, body)?;
+    let token = Token { id: "1".to_owned(), leases: Some(1), media_type: None, owner: Owner::Unknown, pilot: false };
+    let (mut job, output) = Job::begin(policy, &Given::default(), None, number, &token, body)?;
     let mut fds = [PollFd::new(job.start_known(), PollFlags::POLLIN)];
     let known = poll(&mut fds, Deadline::after(START_LIMIT).poll_timeout());
     let started = match known {

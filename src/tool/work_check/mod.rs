@@ -163,7 +163,7 @@ fn check(options: &Check) -> Result<Ended, CheckError> {
     let token = token(&options.token)?;
     let keep = options.result.as_deref().map(Keep::prepare).transpose()?;
     let screen = Screen::new();
-    if let Err(unknown) = choice::of(&payload, &token) {
+    if let Err(unknown) = choice::of(&payload, Some(&token)) {
         return Ok(screen.end(Ended::unknown_word(&payload, &unknown)));
     }
     // From now on Ctrl-C is heard in the loop that watches, and never kills this program over its job.

@@ -28,13 +28,16 @@ pub struct Limits {
     wall_secs: u32,
     memory_mb: u32,
     scratch_mb: u32,
+    /// Whether the token would be tried again.
+    again: bool,
 }
 
 impl Ended {
     /// Without a result.
     pub fn of(policy: &Payload, outcome: Outcome) -> Self {
         let Payload { wall_secs, memory_mb, scratch_mb, .. } = *policy;
-        Self { outcome, result: None, kept: None, limits: Limits { wall_secs, memory_mb, scratch_mb } }
+        let again = policy.tries_again(&outcome.end);
+        Self { outcome, result: None, kept: None, limits: Limits { wall_secs, memory_mb, scratch_mb, again } }
     }
 
     /// A token that names no program: nothing was started.
@@ -58,7 +61,7 @@ impl Ended {
         let coded = end.coded();
         row("end", format!("{} ({coded} {})", printable(&end.to_string()), coded.name));
         if *wall_millis > 0 {
-            let Limits { wall_secs, memory_mb, scratch_mb } = self.limits;
+            let Limits { wall_secs, memory_mb, scratch_mb, .. } = self.limits;
             let of = |used: Option<u64>, most: String| match used {
                 Some(used) => format!("{} of at most {most}", words::bytes(used)),
                 None => format!("not known, of at most {most}"),
@@ -86,8 +89,9 @@ impl Ended {
             end if self.success() && matches!(end, End::Exited(_)) => {
                 "completed: the result is stored as POOL.ID, then the token is deleted"
             }
-            end if !end.again() => "failed: moved to POOL.failed at once, as no other try would end otherwise",
+            _ if !self.limits.again => "failed: moved to POOL.failed at once, as no other try would end otherwise",
             End::Stopped => "released: a machine that ends gives it back",
+            end if !end.is_failure() => "released: it is no fault of the token; three in a row end the machine",
             _ => "released: free for the next try; after work.topos.lease_limit of them it is moved to POOL.failed",
         }
     }
@@ -186,7 +190,7 @@ mod tests {
     fn an_unknown_word_is_told_with_those_that_are_known() {
         let policy: Payload =
             serde_json::from_str(r#"{"command": ["/w"], "commands": {"sim": ["/bin/sim"]}}"#).unwrap();
-        let unknown = choice::of(&policy, b"rm -rf /").unwrap_err();
+        let unknown = choice::of(&policy, Some(b"rm -rf /")).unwrap_err();
         let text = Ended::unknown_word(&policy, &unknown).text();
         assert!(text.contains("\"rm\", is none of payload.commands: sim (reason 12 unknown-word)"), "{text}");
     }
