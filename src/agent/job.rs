@@ -86,7 +86,7 @@ impl Running {
     ///
     /// # Errors
     /// A job of which nothing has begun.
-    pub fn begin(agent: &mut Agent, number: u32, token: &Token, body: &[u8], pool: &str) -> Result<Self, Ended> {
+    pub fn begin(agent: &mut Agent, number: u32, token: &Token, body: &[u8], pool: &str) -> Result<Self, Box<Ended>> {
         // A claim may have waited for long, with the site's services at work meanwhile.
         if let Err(error) = firewall::keep(agent) {
             return Err(not_started(token, End::NotStarted { why: format!("firewall: {error}"), errno: None }));
@@ -312,10 +312,10 @@ fn grace(agent: &Agent) -> Duration {
 }
 
 /// A job of which nothing has begun.
-fn not_started(token: &Token, end: End) -> Ended {
+fn not_started(token: &Token, end: End) -> Box<Ended> {
     let outcome = nothing_of(end);
     audit::job_end(token, None, &outcome, None);
-    Ended { name: None, outcome, result: None, said: None, dirty: None }
+    Box::new(Ended { name: None, outcome, result: None, said: None, dirty: None })
 }
 
 /// The outcome of a job whose program has not run.

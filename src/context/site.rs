@@ -395,6 +395,10 @@ mod tests {
                 r#"{"work": {"topos": {"url": "http://x", "pool": "p", "lock_secs": 3}}}"#,
                 "context.json:1: work.topos.lock_secs: 3 s is not between 15 and 86400",
             ),
+            (r#"{"limits": {"slots": 0}}"#, "context.json:1: limits.slots: 0 is not between 1 and 1024"),
+            (r#"{"limits": {"slots": 1025}}"#, "context.json:1: limits.slots: 1025 is not between 1 and 1024"),
+            (r#"{"limits": {"max_tasks": 0}}"#, "context.json:1: limits.max_tasks: 0 is not between 1 and 4294967295"),
+            (r#"{"limits": {"max_secs": 0}}"#, "context.json:1: limits.max_secs: 0 is not between 1 and 4294967295"),
             (
                 r#"{"sylog": {}}"#,
                 "context.json:1: sylog: unknown field `sylog`, expected one of `hostname`, `timezone`, `network`, `firewall`, \

@@ -15,7 +15,7 @@ fn context() -> Value {
         "hostname": "node-1",
         "syslog": {"server": "log.example.org", "port": 514, "protocol": "tcp"},
         "work": {"topos": {"url": "http://10.0.2.2:8080/4.1", "pool": "mc", "results": "done", "lock_secs": 60}},
-        "limits": {"idle_secs": 10, "fault_secs": 20},
+        "limits": {"idle_secs": 10, "fault_secs": 20, "slots": 4, "max_tasks": 5, "max_secs": 600, "min_task_secs": 6},
         "payload": {"pids": 8, "writable": ["/a"], "network": {"access": "listed", "hosts": ["10.0.0.0/8"]}},
     })
 }
@@ -26,7 +26,7 @@ fn image() -> Value {
         "medium": {"need": "require", "wait_secs": 9, "size_mb": 64},
         "scripts": {"prolog": {"timeout_secs": 10, "on_failure": "continue"}, "epilog": {}},
         "network": {"timeout_secs": 60},
-        "payload": {"command": ["/bin/work", "-x"], "memory_mb": 64, "pids": 9, "grace_secs": 3},
+        "payload": {"command": ["/bin/work", "-x"], "memory_mb": 64, "pids": 9, "grace_secs": 3, "no_retry": [2]},
         "overlay_mb": 64,
     })
 }

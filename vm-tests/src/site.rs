@@ -139,6 +139,11 @@ impl Site {
         self.tokens(pool)?.iter().map(value).collect()
     }
 
+    /// Takes a token away, whoever works on it.
+    pub fn delete(&self, id: &str) -> Result<(), String> {
+        http::ask(self.port, "DELETE", &format!("/4.1/pools/{WORK}/tokens/{id}"), "", "").map(drop)
+    }
+
     /// Checks that the pool still holds these many tokens, none of them locked.
     pub fn expect_free(&self, count: usize) -> Result<(), String> {
         let tokens = self.tokens(WORK)?;
@@ -204,8 +209,13 @@ impl Gate {
 
     /// The words of a shell for the wait; needs a network.
     pub fn wait(&self) -> String {
+        format!("until /{IN_IMAGE} {ARGUMENT} fetch {}; do sleep 0.2; done", self.place())
+    }
+
+    /// Where a payload finds it.
+    pub fn place(&self) -> String {
         let port = self.0.local_addr().map_or(0, |address| address.port());
-        format!("until /{IN_IMAGE} {ARGUMENT} fetch {HOST}:{port}; do sleep 0.2; done")
+        format!("{HOST}:{port}")
     }
 
     /// Lets everybody through, also those who come later.

@@ -58,7 +58,7 @@ pub struct Report {
     pub phases: Vec<PhaseReport>,
     /// The user's disk, or why there is none; known when it was looked for.
     pub user_disk: Option<UserDiskReport>,
-    /// In the order in which they were claimed; the first [`TOKENS`] of them.
+    /// In the order in which they were settled; the first [`TOKENS`] of them.
     pub tokens: Vec<TokenReport>,
     /// How many came after these.
     pub more_tokens: u64,

@@ -27,6 +27,8 @@ pub struct Common {
     quiet: Option<Instant>,
     /// Since when nothing can be claimed, and how the machine ends if that lasts.
     trouble: Option<(Instant, Result<Verdict, Fault>)>,
+    /// Why no slot may claim, as it was told last.
+    shut: Option<String>,
     /// Why the machine ends, once that is decided; what runs goes on.
     end: Option<Why>,
     /// What runs is stopped, too.
@@ -47,6 +49,7 @@ impl Common {
             claims: Claims::default(),
             quiet: None,
             trouble: None,
+            shut: None,
             end: None,
             stopping: false,
             asked: false,
@@ -70,11 +73,15 @@ impl Common {
         self.quiet = None;
     }
 
-    /// Nothing can be claimed; this is the machine's end if that lasts. Whether it was otherwise before.
-    pub fn met_fault(&mut self, end: Result<Verdict, Fault>) -> bool {
-        let since = self.trouble.as_ref().map(|(since, _)| *since);
-        self.trouble = Some((since.unwrap_or_else(Instant::now), end));
-        since.is_none()
+    /// Nothing can be claimed; this is the machine's end if that lasts.
+    pub fn met_fault(&mut self, end: Result<Verdict, Fault>) {
+        let since = self.trouble.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        self.trouble = Some((since, end));
+    }
+
+    /// Whether claims may be made, as against: why not. Whether that is new.
+    pub fn may_claim(&mut self, shut: Option<&str>) -> bool {
+        std::mem::replace(&mut self.shut, shut.map(str::to_owned)) != self.shut
     }
 
     /// For how long.

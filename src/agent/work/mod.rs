@@ -180,11 +180,7 @@ fn serve(agent: &mut Agent, slots: &mut [Slot], common: &mut Common) {
         let until = deadline(agent);
         let claims = rule(slots, common, until);
         if common.is_stopping() {
-            for slot in slots.iter_mut() {
-                if let Err(fault) = slot.stop(agent) {
-                    lost(agent, slot, common, fault);
-                }
-            }
+            slots.iter_mut().for_each(|slot| slot.stop(agent));
         }
         let open = claims > 0 && claim(agent, slots, common, claims);
         if common.is_over() && slots.iter().all(Slot::is_free) {
@@ -239,12 +235,14 @@ fn claim(agent: &mut Agent, slots: &mut [Slot], common: &mut Common, count: u32)
     }
     // Nothing is claimed that could not be decided about, or whose job would leave no trace.
     if let Some((why, end)) = shut(agent, common) {
-        if common.met_fault(end) {
+        common.met_fault(end);
+        if common.may_claim(Some(&why)) {
             log::warn!("no job starts: {why}");
             logger::save_report(agent);
         }
         return false;
     }
+    common.may_claim(None);
     if let Err(error) = firewall::keep(agent) {
         common.finish(Why::Said(Err(machine_fault(format!("firewall: {error}; no job starts here")))));
         return false;

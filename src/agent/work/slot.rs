@@ -160,30 +160,27 @@ impl Slot {
     }
 
     /// The machine ends. Once is enough, and any number of times does no harm.
-    ///
-    /// # Errors
-    /// The worker is gone.
-    pub fn stop(&mut self, agent: &Agent) -> Result<(), Fault> {
+    pub fn stop(&mut self, agent: &Agent) {
         match &mut self.state {
             State::Working(_, running) => running.stop(agent, End::Stopped),
             State::Resting(_) => {
                 self.state = State::Over;
-                // It leaves while others still work; one that is lost is of no interest any more.
-                let _ = self.tell_stop();
+                // It leaves while others still work.
+                self.tell_stop();
             }
             // A claim that is under way: the worker gives back what it brings, unless it is on its way to us already.
             State::Asking(until) | State::Settling(_, _, until) if !self.told => {
                 *until = (*until).min(Deadline::after(FAREWELL));
-                self.tell_stop()?;
+                self.tell_stop();
             }
             _ => {}
         }
-        Ok(())
     }
 
-    fn tell_stop(&mut self) -> Result<(), Fault> {
+    /// One that is gone does not hear it; that shows when its answer is due, if one is.
+    fn tell_stop(&mut self) {
         self.told = true;
-        self.worker.send(&ToWorker::Stop, &[])
+        let _ = self.worker.send(&ToWorker::Stop, &[]);
     }
 
     /// Its worker broke its word or died: a token that it had stays locked until its lock runs out.
@@ -200,56 +197,45 @@ impl Slot {
     /// # Errors
     /// The worker is gone, late, or talks nonsense.
     pub fn step(&mut self, agent: &mut Agent, common: &mut Common) -> Result<(), Fault> {
-        match &self.state {
-            State::Over => Ok(()),
-            State::Resting(_) => match self.worker.heard(&mut common.bans)? {
-                None => Ok(()),
-                Some(message) => Err(nonsense(&format!("{message:?} without a claim"))),
-            },
-            State::Asking(until) => {
-                let until = *until;
-                match self.worker.heard(&mut common.bans)? {
-                    Some(answer) => self.answered(agent, common, answer),
-                    None => self.unless_late(until, CLAIM_LIMIT),
-                }
-            }
-            State::Working(..) => self.work(agent, common),
-            State::Settling(_, _, until) => {
-                let until = *until;
-                match self.worker.heard(&mut common.bans) {
-                    Ok(Some(FromWorker::Settled { fate, note })) => {
-                        self.settled(agent, common, fate, note);
-                        Ok(())
-                    }
-                    // It crossed our word on the way; what became of the token is still to come.
-                    Ok(None | Some(FromWorker::LeaseLost { .. })) if !until.passed() => Ok(()),
-                    Ok(None | Some(FromWorker::LeaseLost { .. })) => {
-                        self.stranded(agent, common);
-                        self.unless_late(until, common.settle)
-                    }
-                    Ok(Some(other)) => {
-                        self.stranded(agent, common);
-                        Err(nonsense(&format!("{other:?} where a settled token was due")))
-                    }
-                    Err(fault) => {
-                        self.stranded(agent, common);
-                        Err(fault)
-                    }
-                }
-            }
-        }
+        // Several messages may have come at once, and no wait returns for those that were read with the first.
+        while self.advance(agent, common)? {}
+        Ok(())
     }
 
-    /// A worker that was told to leave had its time; any other breaks its word.
-    fn unless_late(&mut self, until: Deadline, limit: Duration) -> Result<(), Fault> {
-        if !until.passed() {
-            return Ok(());
+    /// One step; whether it was one.
+    fn advance(&mut self, agent: &mut Agent, common: &mut Common) -> Result<bool, Fault> {
+        let until = match self.state {
+            State::Over => return Ok(false),
+            State::Working(..) => return self.work(agent, common),
+            State::Resting(until) | State::Asking(until) | State::Settling(_, _, until) => until,
+        };
+        let heard = self.worker.heard(&mut common.bans);
+        let is_settling = matches!(self.state, State::Settling(..));
+        match heard {
+            Ok(Some(FromWorker::Settled { fate, note })) if is_settling => self.settled(agent, common, fate, note),
+            // It crossed our word on the way; what became of the token is still to come.
+            Ok(Some(FromWorker::LeaseLost { .. })) if is_settling => {}
+            Ok(Some(answer)) if self.is_asking() => self.answered(agent, common, answer)?,
+            Ok(None) if self.rests_until().is_some() || !until.passed() => return Ok(false),
+            // Whatever went wrong with the worker, the token was here and is in the report.
+            amiss => {
+                if is_settling {
+                    let note = "the worker could not settle it; its lock will run out".to_owned();
+                    self.settled(agent, common, Fate::Stranded, note);
+                }
+                self.state = State::Over;
+                match amiss {
+                    Err(fault) => return Err(fault),
+                    // It was told to leave, and had its time.
+                    Ok(None) if self.told => {}
+                    Ok(None) => return Err(machine_fault("the worker did not answer in time")),
+                    Ok(Some(message)) => {
+                        return Err(nonsense(&format!("{message:?} where nothing of the kind was due")));
+                    }
+                }
+            }
         }
-        self.state = State::Over;
-        if self.told {
-            return Ok(());
-        }
-        Err(machine_fault(format!("the worker did not answer in {} s", limit.as_secs())))
+        Ok(true)
     }
 
     fn answered(&mut self, agent: &mut Agent, common: &mut Common, answer: FromWorker) -> Result<(), Fault> {
@@ -266,13 +252,15 @@ impl Slot {
         // A claim may take long: what was so before it need not be so any more.
         let unwanted = common.unwanted().or_else(|| logger::ready(agent).err().map(str::to_owned));
         if let Some(why) = unwanted {
-            return self.give_back(held, What::GivenBack(why.clone()), why, common);
+            self.give_back(held, What::GivenBack(why.clone()), why, common);
+            return Ok(());
         }
         let (decision, list) = common.bans.decide(&held.token.owner);
         audit::authz(&held.token, &decision, list);
         if !decision.is_allowed() {
             let why = End::Banned(decision.to_string()).to_string();
-            return self.give_back(held, What::Refused(decision), why, common);
+            self.give_back(held, What::Refused(decision), why, common);
+            return Ok(());
         }
         log::info!("token {}: claimed", held.token.id);
         let body = self.worker.take_body();
@@ -283,7 +271,10 @@ impl Slot {
                 self.state = State::Working(held, Box::new(running));
                 Ok(())
             }
-            Err(ended) => self.settle(agent, common, held, ended),
+            Err(ended) => {
+                self.settle(agent, common, held, ended);
+                Ok(())
+            }
         }
     }
 
@@ -317,19 +308,20 @@ impl Slot {
         logger::save_report(agent);
     }
 
-    fn give_back(&mut self, held: Box<Held>, what: What, why: String, common: &Common) -> Result<(), Fault> {
+    fn give_back(&mut self, held: Box<Held>, what: What, why: String, common: &Common) {
         let _ = self.worker.take_body();
-        self.worker.send(&ToWorker::Release { why }, &[])?;
+        // One that is gone shows when its answer is due.
+        let _ = self.worker.send(&ToWorker::Release { why }, &[]);
         self.state = State::Settling(held, what, Deadline::after(common.settle));
-        Ok(())
     }
 
-    fn work(&mut self, agent: &mut Agent, common: &mut Common) -> Result<(), Fault> {
-        let State::Working(held, running) = &mut self.state else { return Ok(()) };
+    /// The job's part of a step.
+    fn work(&mut self, agent: &mut Agent, common: &mut Common) -> Result<bool, Fault> {
+        let State::Working(held, running) = &mut self.state else { return Ok(false) };
         let mut ended = running.step(agent, &held.token);
         if ended.is_none() && !running.is_ending() {
             let end = match self.worker.heard(&mut common.bans) {
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(false),
                 Ok(Some(FromWorker::LeaseLost { why })) => End::LeaseLost(why),
                 Ok(Some(other)) => unwatched(&format!("the worker says {other:?} during a job")),
                 Err(_) => unwatched("the worker is gone, and the lease with it"),
@@ -337,38 +329,27 @@ impl Slot {
             running.stop(agent, end);
             ended = running.step(agent, &held.token);
         }
-        let Some(ended) = ended else { return Ok(()) };
-        let State::Working(held, _) = std::mem::replace(&mut self.state, State::Over) else { return Ok(()) };
-        self.settle(agent, common, held, ended)
+        let Some(ended) = ended else { return Ok(false) };
+        let State::Working(held, _) = std::mem::replace(&mut self.state, State::Over) else { return Ok(false) };
+        self.settle(agent, common, held, Box::new(ended));
+        Ok(true)
     }
 
     /// A job is over: its token is completed or given back.
-    fn settle(&mut self, agent: &mut Agent, common: &mut Common, held: Box<Held>, ended: Ended) -> Result<(), Fault> {
+    fn settle(&mut self, agent: &Agent, common: &Common, held: Box<Held>, ended: Box<Ended>) {
         let end = &ended.outcome.end;
-        let word = match &ended.result {
-            Some(result) => self.worker.send(&ToWorker::Finished, result),
-            None => {
-                let why = end.to_string();
-                let word = match end.is_failure() {
-                    true => ToWorker::Failed { why, again: agent.policy.payload.tries_again(end) },
-                    false => ToWorker::Release { why },
-                };
-                self.worker.send(&word, &[])
+        let why = end.to_string();
+        let (word, body) = match &ended.result {
+            Some(result) => (ToWorker::Finished, result.as_slice()),
+            None if end.is_failure() => {
+                (ToWorker::Failed { why, again: agent.policy.payload.tries_again(end) }, [].as_slice())
             }
+            None => (ToWorker::Release { why }, [].as_slice()),
         };
+        // One that is gone shows when its answer is due.
+        let _ = self.worker.send(&word, body);
         let limit = if *end == End::Stopped { FAREWELL } else { common.settle };
-        self.state = State::Settling(held, What::Job(Box::new(ended)), Deadline::after(limit));
-        if word.is_err() {
-            self.stranded(agent, common);
-        }
-        word
-    }
-
-    /// Whatever went wrong with the worker, the token was here and is in the report.
-    fn stranded(&mut self, agent: &mut Agent, common: &mut Common) {
-        let note = "the worker could not settle it; its lock will run out".to_owned();
-        self.settled(agent, common, Fate::Stranded, note);
-        self.state = State::Over;
+        self.state = State::Settling(held, What::Job(ended), Deadline::after(limit));
     }
 
     fn settled(&mut self, agent: &mut Agent, common: &mut Common, fate: Fate, note: String) {
@@ -424,17 +405,15 @@ impl Slot {
         if let Some(what) = &ended.dirty {
             common.dirty(what);
         }
-        // One that was stopped has not failed, and says nothing about the next.
-        let stopped = ended.outcome.end == End::Stopped;
         agent.report.add_token(told::report(token, start_ms, ended, fate, note));
         self.idle.reset();
         self.fault.reset();
         match settled {
-            Settled::Done | Settled::Banned => {
+            Settled::Done => {
                 self.failed.reset();
                 Duration::ZERO
             }
-            Settled::Failed if stopped => Duration::ZERO,
+            Settled::Excused => Duration::ZERO,
             Settled::Failed => self.failed.pause(),
             Settled::TooMany(verdict) => {
                 common.finish(Why::Said(Ok(verdict)));

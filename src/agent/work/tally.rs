@@ -33,8 +33,8 @@ pub struct Tally {
 pub enum Settled {
     /// Its work is done.
     Done,
-    /// Its owner may not work here.
-    Banned,
+    /// It was stopped by the site's or the host's word, which says nothing of this machine.
+    Excused,
     /// It is not done; no next one is claimed at once.
     Failed,
     /// The same, and it was one too many.
@@ -50,11 +50,12 @@ impl Tally {
     /// A token of this slot is settled.
     pub fn settled(&mut self, slot: usize, id: &str, fate: Fate, outcome: &Outcome) -> Settled {
         self.completed += u32::from(fate == Fate::Completed);
-        // The site's word is no fault of the machine.
         if matches!(outcome.end, End::Banned(_)) {
             self.banned += 1;
             self.refused.insert(id.to_owned());
-            return Settled::Banned;
+        }
+        if matches!(outcome.end, End::Banned(_) | End::Stopped) {
+            return Settled::Excused;
         }
         // A success that could not be stored counts as a failure too: the same token would come again at once.
         if fate == Fate::Completed && outcome.success() {
@@ -127,12 +128,13 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_stored_has_failed_and_what_is_banned_has_not() {
+    fn what_could_not_be_stored_has_failed_and_what_was_stopped_has_not() {
         let mut tally = Tally::new(1);
         assert_eq!(tally.settled(0, "1", Fate::Stranded, &exit(0)), Settled::Failed);
         let banned = nothing_of(End::Banned("no".to_owned()));
         for _ in 0..5 {
-            assert_eq!(tally.settled(0, "1", Fate::Released, &banned), Settled::Banned);
+            assert_eq!(tally.settled(0, "1", Fate::Released, &banned), Settled::Excused);
+            assert_eq!(tally.settled(0, "1", Fate::Released, &nothing_of(End::Stopped)), Settled::Excused);
         }
     }
 

@@ -54,7 +54,9 @@ mod script_output;
 mod script_stopped;
 mod server_late;
 mod sign_states;
+mod slots;
 mod spool;
+mod stop_rules;
 mod three_buses;
 mod truncated_cd;
 mod two_cds;
@@ -80,6 +82,12 @@ pub const ALL: &[Case] = &[
     guard_hostile::REFUSE,
     guard_hostile::REPORT,
     bans::REFRESH,
+    stop_rules::DEADLINE,
+    slots::TOGETHER,
+    slots::GRACE,
+    stop_rules::DRAIN,
+    stop_rules::MAX_TASKS,
+    stop_rules::LATE,
     server_late::CASE,
     log::FLOOD,
     spool::POWER_CUT,

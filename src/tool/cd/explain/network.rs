@@ -2,10 +2,11 @@
 
 use super::{Known, Part};
 use crate::context::network::{Interface, Ipv6, Method};
-use crate::context::site::Work;
+use crate::context::site::{Limits, Work};
 use crate::context::syslog::{Format, Framing, Protocol, Rate, Severity, Syslog};
 use crate::image::policy::Firewall;
 use crate::network::{firewall, names};
+use crate::text;
 
 pub fn firewall(known: &Known<'_>) -> Part {
     let Known { policy, site, .. } = known;
@@ -167,6 +168,22 @@ pub fn work(known: &Known<'_>) -> Part {
                 "each locked for {} s and renewed; ends after {} s without work, or {} s without the server",
                 topos.lock_secs, limits.idle_secs, limits.fault_secs
             ),
+            bounds(&limits),
         ],
     )
+}
+
+/// How many tokens a machine works on, and for how long.
+fn bounds(limits: &Limits) -> String {
+    let Limits { slots, max_tasks, max_secs, min_task_secs, .. } = *limits;
+    let at_once = match slots {
+        Some(count) => format!("{} at once", text::count(count.into(), "token")),
+        None => "as many tokens at once as processors".to_owned(),
+    };
+    let more = [
+        max_tasks.map(|count| format!("{count} in all")),
+        max_secs.map(|secs| format!("none for longer than {secs} s after the machine's start")),
+        (min_task_secs > 0).then(|| format!("no new one with less than {min_task_secs} s left")),
+    ];
+    [Some(at_once)].into_iter().chain(more).flatten().collect::<Vec<_>>().join(", ")
 }

@@ -163,7 +163,14 @@ fn work_and_its_absence() {
             "work         tokens from pool mc of http://10.0.0.1/4.1 (context.json), results into pool out\n"
         )
     );
+    assert!(text.contains("as many tokens at once as processors\n"), "{text}");
     assert!(text.contains("prolog       skipped: no prolog.sh on the CD\n"), "{text}");
+    let limits = r#"{"slots": 2, "max_tasks": 9, "max_secs": 600, "min_task_secs": 60}"#;
+    let work = r#"{"topos": {"url": "http://10.0.0.1/4.1", "pool": "mc"}}"#;
+    let text = explained(&[("context.json", &format!(r#"{{"work": {work}, "limits": {limits}}}"#))], None);
+    let bounds = "2 tokens at once, 9 in all, none for longer than 600 s after the machine's start, \
+                  no new one with less than 60 s left";
+    assert!(text.contains(bounds), "{text}");
     assert!(explained(&[("context.json", "{}")], None).contains("work         none, unless the image names a source"));
 }
 
