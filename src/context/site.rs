@@ -368,6 +368,23 @@ mod tests {
     }
 
     #[test]
+    fn what_work_needs_may_be_a_secret() {
+        let site = |more: &str| {
+            let text = r#"{"work": {"topos": {"url": "https://h/4.1", "pool": "p", "ca": "ca", "proxy": "p"}},
+                "bans": {"refresh_url": "https://h/b", "ca": "b"}, "cd": {"secret": [SECRET]}}"#;
+            read(&text.replace("SECRET", more)).unwrap()
+        };
+        let faults = |secret: &str| site(secret).faults(|_| true, |_| true);
+        // Read before the secrets are removed.
+        assert_eq!(faults(r#""p", "ca""#), []);
+        let needed = ("cd.secret", "b is needed until the machine ends".to_owned());
+        assert_eq!(faults(r#""p", "b""#), [needed]);
+        // And what work cannot do with is told here.
+        let missing = site(r#""p""#).faults(|file| file != "p", |_| true);
+        assert_eq!(missing, [("work.topos.proxy", "p is not on the CD".to_owned())]);
+    }
+
+    #[test]
     fn impossible_values_are_refused_with_their_place() {
         let cases = [
             (r#"{"hostname": "a b"}"#, "context.json:1: hostname: \"a b\" is not a host name"),

@@ -75,6 +75,14 @@ impl SetupError {
             Self::Clear { .. } => url,
         }
     }
+
+    /// What is wrong, for who names the key himself.
+    pub fn what(&self) -> String {
+        match self {
+            Self::BadLogin { why, .. } => why.clone(),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// A call that brought no answer.

@@ -149,7 +149,7 @@ pub fn fault(work: &Work, credentials: &Credentials) -> Option<(&'static str, St
         Work::Exec(_) => "work.exec",
         Work::Picas(_) => "work.picas.url",
     };
-    Some((error.key(url), error.to_string()))
+    Some((error.key(url), error.what()))
 }
 
 /// Makes no call yet.

@@ -37,8 +37,11 @@ fn https_believes_only_the_sites_authorities() {
 const USER: &[u8] = b"jan:geheim\n";
 const AUTHORIZATION: &str = "Basic amFuOmdlaGVpbQ==";
 
+/// Keys, and what their files hold.
+type Files<'a> = &'a [(&'static str, &'a [u8])];
+
 /// A worker of an https pool; `more` is of the context, with PORT for the server's.
-fn tls(port: u16, more: &str, files: &[(&'static str, &[u8])]) -> (Channel, JoinHandle<i32>) {
+fn tls(port: u16, more: &str, files: Files<'_>) -> (Channel, JoinHandle<i32>) {
     let topos = format!(r#"{{"url": "https://127.0.0.1:PORT/4.1", "pool": "mc"{more}}}"#);
     let work = Work::Topos(serde_json::from_str(&topos.replace("PORT", &port.to_string())).unwrap());
     let mut credentials = Credentials::default();
@@ -78,7 +81,7 @@ fn a_password_goes_to_its_own_server_alone() {
 fn a_login_of_no_use_is_told_by_key_and_without_its_content() {
     let key: &[u8] = include_bytes!("../fixtures/tls/server.key");
     let other: &[u8] = include_bytes!("../fixtures/tls/other-ca.pem");
-    let cases: [(&[(&'static str, &[u8])], &str); 3] = [
+    let cases: [(Files<'_>, &str); 3] = [
         (&[("work.topos.user_file", b"geheim")], "work.topos.user_file: line 1: no colon in it (user:password)"),
         (
             &[("work.topos.certificate", other), ("work.topos.key", key)],

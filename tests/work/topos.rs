@@ -5,6 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
+/// Which kinds of calls go wrong, and how.
+type Faults<'a> = &'a [(&'static str, Fault)];
+
 /// Says that the payload failed.
 fn fail(bench: &mut Bench, again: bool) -> (Fate, String) {
     bench.say(&ToWorker::Failed { why: "exit status 1".to_owned(), again }, b"");
@@ -12,7 +15,7 @@ fn fail(bench: &mut Bench, again: bool) -> (Fate, String) {
 }
 
 /// A worker and an honest pool, but for `faults`; `base` and `more` are of the context, with PORT for the server's.
-fn configured(base: &str, more: &str, faults: &[(&'static str, Fault)]) -> Bench {
+fn configured(base: &str, more: &str, faults: Faults<'_>) -> Bench {
     let mut faults = faults.to_vec();
     let script = move |request: &Request, _| match faults.iter().position(|(kind, _)| *kind == request.kind()) {
         Some(at) => faults.remove(at).1,
@@ -70,7 +73,7 @@ fn a_token_that_was_stopped_is_never_put_aside() {
 
 #[test]
 fn a_token_that_cannot_be_put_aside_is_given_back() {
-    let cases: [(&[(&str, Fault)], Fate, &[&str]); 6] = [
+    let cases: [(Faults<'_>, Fate, &[&str]); 6] = [
         // A server of version 3 may not know how to move.
         (&[("move", Fault::Says(400, ""))], Fate::Released, &["renew 200", "move 400", "release 200"]),
         (&[("move", Fault::Says(404, ""))], Fate::Released, &["renew 200", "move 404", "release 200"]),
@@ -191,7 +194,7 @@ fn results_go_to_a_url() {
     let results = r#", "results": {"url": "http://127.0.0.1:PORT/dav/"}"#;
     let stored = ["renew 200", "delete 200"];
     let twice = ["put 500", "head 404", "put 201"];
-    let cases: [(&[(&str, Fault)], &[&str]); 5] = [
+    let cases: [(Faults<'_>, &[&str]); 5] = [
         (&[], &["put 201"]),
         (&[("put", Fault::DoesThenDrops)], &["put dropped", "head 200"]),
         (&[("put", Fault::DoesThenSays500)], &["put 500", "head 200"]),

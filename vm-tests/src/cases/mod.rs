@@ -47,6 +47,7 @@ mod power_button;
 mod prolog_fails;
 mod prolog_hangs;
 mod report_same;
+mod results;
 mod script_bombs;
 mod script_daemons;
 mod script_faults;
@@ -116,6 +117,7 @@ pub const ALL: &[Case] = &[
     script_stopped::CASE,
     daemon::CASE,
     payload_fails::CASE,
+    results::DIRECTORY,
     end_reasons::CASE,
     console_shell::CASE,
     console_shell::UNASKED,

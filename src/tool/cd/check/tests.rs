@@ -202,6 +202,14 @@ fn what_context_json_cannot_mean() {
     expect(&[("context.json", &missing)], &format!("{ca}no.pem is not on the CD"), &good);
     let useless = [("context.json", good[0].1), ("ca.pem", "not PEM")];
     expect(&useless, &format!("{ca}https://10.0.0.1/4.1: no usable certificate"), &good);
+    let user = topos(r#", "ca": "ca.pem", "user_file": "user""#);
+    let user = |file| [("context.json", user.as_str()), good[1], ("user", file)];
+    let line = "error context.json:1: work.topos.user_file: line 1: no colon in it";
+    expect(&user("geheim"), line, &user("me:geheim\n"));
+    let clear = topos(r#", "user_file": "user""#).replace("https", "http");
+    let clear = [("context.json", clear.as_str()), ("user", "me:geheim")];
+    let line = "error context.json:1: work.topos.user_file: user is not shown to http://10.0.0.1/4.1: it is not https";
+    expect(&clear, line, &good);
     let circle = topos(r#", "ca": "ca.pem", "results": "p""#);
     let circle = [("context.json", circle.as_str()), good[1]];
     expect(&circle, "warning context.json:1: work.topos.results: results go into the pool", &good);
