@@ -318,8 +318,9 @@ fn a_user_is_named_and_https_believes_only_the_sites_authorities() {
     let fake = Fake::start(&[free("t")], 0, true, Box::new(|_, _| Fault::Honest));
     let url = format!("https://{}", fake.address);
     let start = |ca: Option<&[u8]>, user: &[u8]| {
-        let credentials =
-            Credentials { ca: ca.map(<[u8]>::to_vec), user: Some(user.to_vec()), ..Credentials::default() };
+        let mut credentials = Credentials::default();
+        credentials.put("work.picas.ca", ca.map(<[u8]>::to_vec));
+        credentials.put("work.picas.user_file", Some(user.to_vec()));
         Worker::start(&url, "mc", Settings { credentials, ..Settings::default() })
     };
     let why = start(None, b"me:secret\n").why();
@@ -327,7 +328,12 @@ fn a_user_is_named_and_https_believes_only_the_sites_authorities() {
     let why = start(Some(other), b"me:secret\n").why();
     assert!(why.starts_with("fault: GET ") && why.contains("UnknownIssuer"), "{why}");
     let why = start(Some(ours), b"me and you\n").why();
-    assert_eq!(why, format!("broken: {url}: the user's file (work.picas.user_file) is not user:password in one line"));
+    assert_eq!(why, "broken: work.picas.user_file: line 1: no colon in it (user:password)");
+    let mut clear = Credentials::default();
+    clear.put("work.picas.user_file", Some(b"me:secret".to_vec()));
+    let clear = Settings { credentials: clear, ..Settings::default() };
+    let why = Worker::start("http://127.0.0.1:1", "mc", clear).why();
+    assert!(why.ends_with("is shown to https alone"), "{why}");
     let mut worker = start(Some(ours), b"me:secret\n");
     worker.claimed();
     assert_eq!(fake.state.lock().unwrap().authorization.as_deref(), Some("Basic bWU6c2VjcmV0"));
