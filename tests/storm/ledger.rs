@@ -48,7 +48,7 @@ pub struct Ledger {
     pub added: u64,
     holds: HashMap<(Life, u64), Vec<Hold>>,
     runs: HashMap<(Life, u64), Run>,
-    /// The last stored result, and the last renewal that was answered.
+    /// The first stored result of a lease, and the last renewal that was answered.
     stored: HashMap<(Life, u64), Instant>,
     proved: HashMap<(Life, u64), Instant>,
     /// When its payload ended last.
@@ -105,6 +105,7 @@ impl Ledger {
             // No offence by itself: how long it goes on is judged when the other run ends.
             self.count("tokens given out again while a late payload ran");
         }
+        self.stored.remove(&(life, id));
         let hold = Hold { uuid: uuid.to_owned(), granted: now, until, end: None, arrived };
         self.holds.entry((life, id)).or_default().push(hold);
     }
@@ -168,7 +169,8 @@ impl Ledger {
         if body != product(life, id) {
             self.accuse(life, &format!("stored {:?} as {name}", String::from_utf8_lossy(body)));
         }
-        self.stored.insert((life, id), arrived);
+        // The first of a lease: a call that was given up may arrive behind all others.
+        self.stored.entry((life, id)).or_insert(arrived);
     }
 
     pub fn deleted(&mut self, life: Life, id: u64, arrived: Instant, stored: bool) {
@@ -233,6 +235,13 @@ impl Ledger {
             let by = now - until;
             self.accuse(life, &format!("ran token {id} {by:?} after its lock ended ({end:?})"));
         }
+    }
+
+    /// Whether a lock that was granted before the payload ended is still there, and not by a call that came late.
+    pub fn kept(&self, life: Life, id: u64, lock: &Lock) -> bool {
+        let ended = self.ran.get(&(life, id));
+        let hold = self.holds.get(&(life, id)).and_then(|holds| holds.iter().find(|hold| hold.uuid == lock.uuid));
+        hold.is_some_and(|hold| ended.is_some_and(|ended| hold.granted < *ended))
     }
 
     /// The machine is no more, with whatever ran in it.

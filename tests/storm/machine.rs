@@ -38,7 +38,7 @@ struct Over;
 
 /// Whether every payload fails on it: it must end among the failed ones.
 pub fn is_poison(id: u64) -> bool {
-    id % 29 == 0
+    id.is_multiple_of(29)
 }
 
 struct Agent {
@@ -126,8 +126,8 @@ impl Agent {
         let length = match self.random.below(20) {
             _ if calm => self.random.millis(0, 20),
             0..16 => self.random.millis(0, 40),
-            16..18 => self.random.millis(100, 1500),
-            _ => self.random.millis(1500, 4500),
+            16..19 => self.random.millis(100, 1500),
+            _ => self.random.millis(1500, 8000),
         };
         let lost = match self.hear(length)? {
             None => false,

@@ -5,7 +5,7 @@
 //! `STORM_SECS` makes it longer, `STORM_SEED` repeats one: each machine and each of its calls draws the same again,
 //! though threads are never timed alike.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod call;
 mod ledger;
@@ -69,8 +69,8 @@ fn chaos(world: &Arc<World>, span: Duration) {
         if random.percent(2) {
             world.crash(random.millis(0, 700));
         }
-        if random.percent(15) {
-            let end = Instant::now() + random.millis(300, 4500);
+        if random.percent(7) {
+            let end = Instant::now() + random.millis(300, 7000);
             world.partitions.lock().unwrap().insert(random.below(MACHINES.into()) as u32, end);
             world.pool().ledger.count("machines partitioned");
         }
@@ -81,7 +81,7 @@ fn chaos(world: &Arc<World>, span: Duration) {
             let life = pool.ledger.seen.iter().filter(|life| life.machine == machine).max().copied();
             life.into_iter().for_each(|life| pool.ledger.cut(life));
         }
-        if random.percent(2) {
+        if random.percent(10) {
             pool.break_lock(random.next());
         }
         if random.percent(2) {

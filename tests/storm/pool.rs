@@ -171,33 +171,38 @@ impl Pool {
         self.results.iter().any(|(stored, ..)| *stored == name)
     }
 
+    /// Whether the lock on a token is still there under which this machine ran it.
     pub fn has_lock(&self, life: Life, id: u64) -> bool {
-        self.tokens.get(&id).is_some_and(|token| token.lock(Instant::now()).is_some_and(|lock| lock.life == life))
+        let lock = self.tokens.get(&id).and_then(|token| token.lock(Instant::now()));
+        lock.is_some_and(|lock| self.ledger.kept(life, id, lock))
     }
 
-    /// Somebody with a browser breaks the lock of the `index`th token.
+    /// Somebody with a browser breaks the `index`th lock.
     pub fn break_lock(&mut self, index: u64) {
         let now = Instant::now();
-        let Some((id, token)) = nth(&mut self.tokens, index) else { return };
-        if let Some(lock) = token.lock.take().filter(|lock| lock.until > now) {
-            self.ledger.unlocked(lock.life, id, now, End::Broken);
+        let mut locked: Vec<_> = self.tokens.iter_mut().filter(|(_, token)| token.lock(now).is_some()).collect();
+        let count = locked.len() as u64;
+        if count == 0 {
+            return;
+        }
+        let (id, token) = locked.swap_remove((index % count) as usize);
+        if let Some(lock) = token.lock.take() {
+            self.ledger.unlocked(lock.life, *id, now, End::Broken);
             self.ledger.count("locks broken by a person");
         }
     }
 
     /// Somebody with a browser deletes the `index`th token.
     pub fn cancel(&mut self, index: u64) {
-        let Some((id, _)) = nth(&mut self.tokens, index) else { return };
+        let count = self.tokens.len() as u64;
+        let Some(id) = (count > 0).then(|| self.tokens.keys().nth((index % count) as usize)).flatten().copied() else {
+            return;
+        };
         if let Some(Token { lock: Some(lock), .. }) = self.tokens.remove(&id) {
             self.ledger.unlocked(lock.life, id, Instant::now(), End::Broken);
         }
         self.ledger.cancelled(id);
     }
-}
-
-fn nth(tokens: &mut BTreeMap<u64, Token>, index: u64) -> Option<(u64, &mut Token)> {
-    let count = tokens.len() as u64;
-    (count > 0).then(|| tokens.iter_mut().nth((index % count) as usize))?.map(|(id, token)| (*id, token))
 }
 
 /// An empty listing is `null`.

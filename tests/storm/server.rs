@@ -185,19 +185,20 @@ impl World {
             _ => {}
         }
         let heard = matches!(fault, Fault::None | Fault::Slow | Fault::LateBefore | Fault::LateAfter);
+        // Told once, so that what counts as heard is what is sent.
+        let apart = crashed() || self.is_apart(life);
         let answer = {
             let mut pool = self.pool();
             // A machine that is cut off has sent its last; it may have been the last thing that the server did, too.
             if pool.ledger.dead.contains(&life) || crashed() && random.percent(50) {
                 return None;
             }
-            let answer = pool.act(life, &call, arrived, heard && !crashed() && !self.is_apart(life));
-            answer
+            pool.act(life, &call, arrived, heard && !apart)
         };
         if fault == Fault::LateAfter {
             std::thread::sleep(random.millis(TOO_LATE.0, TOO_LATE.1));
         }
-        if crashed() || self.is_apart(life) || self.pool().ledger.dead.contains(&life) {
+        if apart || crashed() || self.is_apart(life) || self.pool().ledger.dead.contains(&life) {
             return None;
         }
         match fault {
