@@ -60,6 +60,11 @@ impl Place {
         Ok(())
     }
 
+    /// As this process saw it before it had a root of its own.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn go(&self, below: &str) -> io::Result<()> {
         writable(&self.path.join(below).join("cgroup.procs"))?.write_all(b"0")
     }

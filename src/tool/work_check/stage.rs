@@ -77,7 +77,7 @@ pub fn enter(image: Option<&Path>, policy: &Payload) -> Result<Stage, CheckError
     if let Some(place) = &cgroups {
         place.settle().map_err(at("the cgroup of this run"))?;
     }
-    build(image.as_deref(), cgroups.is_some(), policy)?;
+    build(image.as_deref(), cgroups.as_ref().map(Place::path), policy)?;
     names(&resolver);
     Ok(Stage { left_out, root, own_root: image.is_none(), _cgroups: cgroups })
 }
@@ -108,7 +108,7 @@ fn as_oneself() -> [(&'static str, String); 5] {
 }
 
 /// The new root, and nothing of the old one.
-fn build(image: Option<&Path>, cgroups: bool, policy: &Payload) -> Result<(), CheckError> {
+fn build(image: Option<&Path>, cgroups: Option<&Path>, policy: &Payload) -> Result<(), CheckError> {
     let root = image.unwrap_or(Path::new("/"));
     let named = |place: &str| root.join(place).display().to_string();
     bind(&root.display().to_string(), STAGE).map_err(at("a place for the root"))?;
@@ -127,8 +127,13 @@ fn build(image: Option<&Path>, cgroups: bool, policy: &Payload) -> Result<(), Ch
     }
     let hierarchy = "sys/fs/cgroup";
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    if cgroups {
-        mount(Some("cgroup2"), hierarchy, Some("cgroup2"), flags, None::<&str>).map_err(at(&named(hierarchy)))?;
+    if let Some(own) = cgroups {
+        let mounted = match mount(Some("cgroup2"), hierarchy, Some("cgroup2"), flags, None::<&str>) {
+            // Where the whole of it is mounted already, the kernel takes no second mount of it, but a part of the first.
+            Err(Errno::EBUSY) => bind(&own.display().to_string(), hierarchy),
+            mounted => mounted,
+        };
+        mounted.map_err(at(&named(hierarchy)))?;
     } else {
         // Directories of jobs without any effect.
         mounts::tmpfs(hierarchy, 1, "mode=0755")?;
