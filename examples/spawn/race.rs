@@ -13,6 +13,7 @@ use ctxinit::image::payload::Payload;
 use ctxinit::launch::{self, Program};
 use ctxinit::payload::Job;
 use ctxinit::payload::error::JobError;
+use ctxinit::payload::given::Given;
 use ctxinit::payload::view::Shared;
 use ctxinit::starting::{self, StageError};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -82,7 +83,8 @@ fn by_job(policy: &Payload, number: u32, body: &[u8]) -> Result<i64, String> {
     let token = Token { id: "1".to_owned(), leases: Some(1), media_type: None, owner: Owner::Unknown, pilot: false };
     let begun = now();
     let said = |error: JobError| error.to_string();
-    let (mut job, output) = Job::begin(policy, &[], None, FIRST_JOB + number, &token, body).map_err(said)?;
+    let (mut job, output) =
+        Job::begin(policy, &Given::default(), None, FIRST_JOB + number, &token, body).map_err(said)?;
     let took = job.started().map_err(said).and_then(|()| told(output)).map(|then| then - begun);
     let empty = end(&job.cgroup);
     job.keeper().wait().map_err(|error| error.to_string())?;

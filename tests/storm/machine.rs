@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use ctxinit::agent::channel::Channel;
 use ctxinit::agent::protocol::{Fate, FromWorker, ToWorker};
 use ctxinit::clock::Deadline;
-use ctxinit::work::{Config, Identity, Pace, run_at};
+use ctxinit::context::site::Work;
+use ctxinit::work::{Config, Credentials, Identity, Pace, run_at};
 
 use crate::call::Life;
 use crate::ledger::{LOCK, product};
@@ -71,8 +72,8 @@ fn config(world: &World, life: Life) -> Config {
     let base = format!("http://{}/{}-{}/4.1", world.address, life.machine, life.number);
     let topos = format!(r#"{{"url": "{base}", "pool": "mc", "results": "mc.out"}}"#);
     Config {
-        topos: serde_json::from_str(&topos).unwrap(),
-        ca: None,
+        work: Work::Topos(serde_json::from_str(&topos).unwrap()),
+        credentials: Credentials::default(),
         identity: Identity {
             hostname: format!("wn-{}", life.machine),
             vm_uuid: format!("vm-{}", life.machine),
