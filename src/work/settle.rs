@@ -34,7 +34,9 @@ impl Worker {
         let often = leases.filter(|leases| *leases >= limit);
         let cause = match (again, often) {
             (false, _) => "another try is of no use".to_owned(),
-            (true, Some(leases)) => format!("it was handed out {leases} times (lease_limit {limit})"),
+            (true, Some(leases)) => {
+                format!("it was handed out {} (lease_limit {limit})", crate::text::count(leases.into(), "time"))
+            }
             (true, None) => {
                 log::info!("worker: token {id} goes back: {why}");
                 return self.release(lease, why);

@@ -41,7 +41,8 @@ fn directory(stage: &Stage) -> Result<(), String> {
     ended.expect_end("200 1 of 2 tokens completed")?;
     ended.expect_console("epilog: stored: 640 65542 a result")?;
     ended.expect_console("epilog: the password is gone")?;
-    ended.expect_console(&format!("in pool {WORK}.failed now"))?;
+    ended.expect_report("/tokens/1/fate", "failed")?;
+    ended.expect_console("ctxinit: token 2: failed for good, ")?;
     let left = [site.values(WORK)?, site.values(&format!("{WORK}.failed"))?];
     let expected = [vec![], vec!["results-directory poison".to_owned()]];
     if left != expected {
