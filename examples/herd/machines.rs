@@ -25,7 +25,7 @@ pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 /// Two threads a machine; default stacks would be 4 GB of addresses for a thousand of them.
 const STACK: usize = 512 << 10;
 /// The pauses of a real machine between claims that fail.
-const FAULT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+const FAULT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 /// Nothing here takes as long.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -176,7 +176,7 @@ fn machine(
     let pace = Pace::of(&work);
     let worker = thread::Builder::new().stack_size(STACK).spawn(move || run_at(pace, config, channel))?;
     let (began, mut done, mut first) = (Instant::now(), 0, true);
-    let mut patience = Patience::new(FAULT, LIMIT);
+    let mut patience = Patience::new(FAULT);
     while done < plan.tasks {
         let asked = Instant::now();
         agent.send(&ToWorker::Claim, b"")?;
@@ -192,7 +192,7 @@ fn machine(
                         figures.first.push(now - began);
                     }
                 }
-                patience = Patience::new(FAULT, LIMIT);
+                patience.reset();
                 thread::sleep(plan.task);
                 agent.send(&ToWorker::Finished, token.id.as_bytes())?;
                 match hear(&mut agent)? {
@@ -203,17 +203,26 @@ fn machine(
             }
             FromWorker::Fault { .. } => {
                 lock(figures).faults += 1;
-                thread::sleep(patience.next().ok_or("no server for ten minutes")?);
+                rest(&mut patience, began, "no server for ten minutes")?;
             }
             FromWorker::NoWork => {
                 lock(figures).empty += 1;
-                thread::sleep(patience.next().ok_or("no work for ten minutes")?);
+                rest(&mut patience, began, "no work for ten minutes")?;
             }
             other => return Err(format!("{other:?}").into()),
         }
     }
     agent.send(&ToWorker::Stop, b"")?;
     worker.join().map_err(|_| "the worker panicked")?;
+    Ok(())
+}
+
+/// As an agent rests after a try that was in vain, unless its time is over.
+fn rest(patience: &mut Patience, began: Instant, over: &'static str) -> Outcome<()> {
+    if began.elapsed() > LIMIT {
+        return Err(over.into());
+    }
+    thread::sleep(patience.pause());
     Ok(())
 }
 
