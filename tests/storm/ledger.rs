@@ -115,6 +115,13 @@ impl Ledger {
         self.looked.insert(life, Instant::now());
     }
 
+    /// The worker owns up to a lock that it could not release: on a machine that is too busy, not even the call came.
+    pub fn told(&mut self, life: Life, note: &str) {
+        if note.contains("stays locked") {
+            self.looks(life);
+        }
+    }
+
     /// A machine has asked for a token at `arrived`; these locks live.
     pub fn asked<'a>(&mut self, life: Life, locks: impl Iterator<Item = &'a Lock>, arrived: Instant) {
         for lock in locks.filter(|lock| lock.life == life) {

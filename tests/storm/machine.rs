@@ -111,8 +111,11 @@ impl Agent {
                 let pause = self.random.millis(20, 100);
                 self.wait(pause)
             }
-            FromWorker::Fault { .. } => {
-                self.world.pool().ledger.count("claims answered: fault");
+            FromWorker::Fault { why } => {
+                let mut pool = self.world.pool();
+                pool.ledger.count("claims answered: fault");
+                pool.ledger.told(self.life, &why);
+                drop(pool);
                 let pause = self.random.millis(20, 200);
                 self.wait(pause)
             }
@@ -178,6 +181,7 @@ impl Agent {
     /// Whether what the worker says of a token is so.
     fn check(&self, id: u64, fate: Fate, note: &str) {
         let mut pool = self.world.pool();
+        pool.ledger.told(self.life, note);
         let wrong = match fate {
             Fate::Completed => pool.tokens.contains_key(&id) || !pool.is_stored(id),
             Fate::Released => pool.has_lock(self.life, id),
