@@ -192,7 +192,8 @@ mod tests {
     /// What comes until the server closes, and after how many seconds it does.
     async fn rest(mut stream: DuplexStream, began: Instant) -> (String, u64) {
         let mut reply = String::new();
-        stream.read_to_string(&mut reply).await.unwrap();
+        let read = stream.read_to_string(&mut reply);
+        tokio::time::timeout(Duration::from_secs(1000), read).await.unwrap().unwrap();
         (reply, began.elapsed().as_secs())
     }
 
