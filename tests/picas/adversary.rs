@@ -7,11 +7,11 @@ use serde_json::Value;
 use super::fake::{Fake, Fault, Request};
 use super::*;
 
-/// Calls end after a second, and what failed is tried again after 0.4 s.
+/// Calls end after two seconds, and what failed is tried again after 0.4 s.
 const BRISK: Pace = Pace {
     lock: Duration::from_secs(4),
     connect: Duration::from_secs(1),
-    call: Duration::from_secs(1),
+    call: Duration::from_secs(2),
     farewell: Duration::from_secs(2),
 };
 
@@ -25,17 +25,17 @@ fn free(id: &str) -> Value {
 }
 
 fn bench(documents: &[Value], script: impl FnMut(&Request, usize) -> Fault + Send + 'static) -> Bench {
-    bench_ahead(0, documents, script)
+    bench_at(BRISK, 0, documents, script)
 }
 
-fn bench_ahead(
+fn bench_at(
+    pace: Pace,
     ahead: i64,
     documents: &[Value],
     script: impl FnMut(&Request, usize) -> Fault + Send + 'static,
 ) -> Bench {
     let fake = Fake::start(documents, ahead, false, Box::new(script));
-    let settings = Settings { pace: BRISK, ..Settings::default() };
-    let worker = Worker::start(&format!("http://{}", fake.address), "mc", settings);
+    let worker = Worker::start(&format!("http://{}", fake.address), "mc", Settings { pace, ..Settings::default() });
     Bench { fake, worker }
 }
 
@@ -81,7 +81,6 @@ fn bad_answers_are_told_apart() {
         (Fault::Says(200, html), "broken: VIEW: expected value at line 1 column 1"),
         (Fault::Says(200, b"{\"rows\":[{\"value\":3}]}".to_vec()), "broken: VIEW: missing field `id`"),
         (Fault::Says(200, b"{}".to_vec()), "broken: VIEW: missing field `rows`"),
-        (Fault::Says(200, vec![b' '; 17 << 20]), "broken: VIEW: more than 16777216 bytes"),
         (Fault::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{".to_vec()), "fault: VIEW: "),
         (Fault::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()), "fault: VIEW: "),
         (Fault::DoesThenStalls(Duration::from_secs(3)), "fault: VIEW: timeout"),
@@ -97,6 +96,16 @@ fn bad_answers_are_told_apart() {
     // None of them may have locked anything, so nothing was looked for.
     let journal = bench.journal();
     assert_eq!(journal.len(), cases.len(), "{journal:?}");
+}
+
+#[test]
+fn a_view_without_end_is_not_read_to_its_end() {
+    let mut bench = bench_at(PACE, 0, &[], |request, _| match request.kind() {
+        "todo" => Fault::Says(200, vec![b' '; 17 << 20]),
+        _ => Fault::Honest,
+    });
+    let why = bench.worker.why();
+    assert!(why.starts_with("broken: GET ") && why.ends_with("/todo: more than 16777216 bytes"), "{why}");
 }
 
 #[test]
@@ -123,7 +132,7 @@ fn a_document_that_is_none_does_not_stop_the_others() {
     let other = br#"{"_id":"other","_rev":"1-x","lock":0,"done":0}"#.to_vec();
     let large = vec![b' '; (16 << 20) + 1];
     for wrong in [html, other, large, b"[]".to_vec()] {
-        let mut bench = bench(&[free("a"), free("b")], move |request, seen| match request.kind() {
+        let mut bench = bench_at(PACE, 0, &[free("a"), free("b")], move |request, seen| match request.kind() {
             "get" if seen == 0 => Fault::Says(200, wrong.clone()),
             _ => Fault::Honest,
         });
@@ -299,7 +308,7 @@ fn a_silent_server_takes_no_token_away() {
 fn stamps_are_on_the_servers_clock() {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     for (ahead, used) in [(-7200, -7200), (86_400, 86_400), (30, 0)] {
-        let mut bench = bench_ahead(ahead, &[free("t")], |_, _| Fault::Honest);
+        let mut bench = bench_at(BRISK, ahead, &[free("t")], |_, _| Fault::Honest);
         bench.worker.claimed();
         bench.worker.finish(b"");
         let document = bench.fake.document("t");

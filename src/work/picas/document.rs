@@ -104,8 +104,8 @@ impl Document {
     /// Whether it may be claimed. A view's word is not enough: it is older than the document.
     pub fn state(&self) -> State {
         match (self.stamp("lock"), self.stamp("done")) {
-            (Ok(lock), Ok(done)) if lock == 0.0 && done == 0.0 => State::Free,
-            (Ok(_), Ok(done)) if done == 0.0 => State::Locked,
+            (Ok(0.0), Ok(0.0)) => State::Free,
+            (Ok(_), Ok(0.0)) => State::Locked,
             (Ok(_), Ok(_)) => State::Over,
             (Err(why), _) | (_, Err(why)) => State::Odd(why),
         }
@@ -369,7 +369,8 @@ mod tests {
 
     #[test]
     fn inputs() {
-        let cases: [(&str, Result<(&[u8], &str), &str>); 8] = [
+        type Expected = Result<(&'static [u8], &'static str), &'static str>;
+        let cases: [(&str, Expected); 8] = [
             (r#"{"input":"echo \u00e9\n"}"#, Ok(("echo \u{e9}\n".as_bytes(), "text/plain"))),
             (r#"{"input":""}"#, Ok((b"", "text/plain"))),
             (r#"{"input":{"seed": 1.10}}"#, Ok((b"{\"seed\": 1.10}", "application/json"))),
