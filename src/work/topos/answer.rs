@@ -204,7 +204,7 @@ mod tests {
         let mut count = 0;
         let error = rows(text.as_bytes().take(20 * row.len() as u64), |_: Lock| count += 1).unwrap_err();
         assert!(error.is_eof(), "{error}");
-        assert_eq!(count, 19);
+        assert_eq!(count, 20);
     }
 
     #[test]
