@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_end_takes_as_long_as_the_documentation_says() {
-        // docs/site.md says five and a half minutes; init's own steps take 30 s of them at most.
-        assert!(LONGEST.as_secs() <= 300, "{LONGEST:?}");
+        // docs/site.md says six and a half minutes; init's own steps take 30 s of them at most.
+        assert!(LONGEST.as_secs() <= 360, "{LONGEST:?}");
     }
 }

@@ -261,7 +261,7 @@ fn keys_and_features() {
     assert_eq!(
         found.warnings[0].to_string(),
         "context.sh:7: JOBOUTPUTS: \"jo\" is neither an absolute path nor the beginning of an http URL; \
-         payloads do not get it"
+         it is not used"
     );
     for bad in ["ftp://h", "http://", "https:///x", "/a b", "x/y"] {
         let found = nebula(&format!("JOBFEATURES='{bad}'")).unwrap();

@@ -224,7 +224,7 @@ mod tests {
         let page = page(View::new(&everything()));
         let (elements, text) = parse(&page);
         let named = |name: &str| elements.iter().filter(|tag| tag.split(' ').next() == Some(name)).count();
-        assert_eq!((named("details"), named("h1"), named("svg")), (17, 1, 1));
+        assert_eq!((named("details"), named("h1"), named("svg")), (18, 1, 1));
         assert_eq!((named("script"), named("link"), named("img"), named("iframe"), named("b")), (0, 0, 0, 0, 0));
         for outside in ["src=", "url(", "@import", "http:", "https:", "javascript:"] {
             assert!(!page.contains(outside), "{outside}");

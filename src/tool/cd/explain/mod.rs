@@ -123,6 +123,7 @@ fn parts(known: &Known<'_>) -> Result<Vec<Part>, CdError> {
         network::firewall(known),
         network::network(known),
         network::logging(known),
+        network::platform(known),
         scripts::start_script(known),
         scripts::epilog(known),
         scripts::hooks(known),

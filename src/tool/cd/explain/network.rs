@@ -112,6 +112,28 @@ fn believed(syslog: &Syslog) -> String {
     format!("a server is believed that shows {listed}{by}")
 }
 
+/// The site's Machine/Job Features, and where outputs go.
+pub fn platform(known: &Known<'_>) -> Part {
+    let mjf = &known.site.mjf;
+    if mjf.is_empty() {
+        let line =
+            "no machine or job features, and no outputs: the machine's end is told on its console and in its report";
+        return Part::new("platform", vec![line.to_owned()]);
+    }
+    let mut lines: Vec<String> = mjf
+        .places()
+        .into_iter()
+        .filter_map(|(key, place)| Some(format!("{} in {}", key.trim_start_matches("mjf."), place.as_ref()?)))
+        .collect();
+    if mjf.metadata {
+        lines.push("what is not named is looked for in the cloud's metadata, once".to_owned());
+    }
+    if let Some(beat) = &mjf.heartbeat {
+        lines.push(format!("a heartbeat in {} every {} s at most", beat.file.get(), beat.secs));
+    }
+    Part::new("platform", lines)
+}
+
 /// As `context.json` has it.
 fn word(severity: Severity) -> String {
     format!("{severity:?}").to_lowercase()
