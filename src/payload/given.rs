@@ -122,12 +122,20 @@ const MAX_FILES: usize = 32;
 /// Bytes of all of them; they pass through the agent's memory.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 
-/// What a job has left for its site in this directory: its regular files by name, and a line for each thing that is left
-/// out. Only after its last process has ended.
+/// What a job has left for its site.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outputs {
+    /// Name and content.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// A line for each thing that is left out.
+    pub left_out: Vec<String>,
+}
+
+/// The regular files of this directory. Only after the last process of its job has ended.
 ///
 /// # Errors
 /// Those of open(2) and readdir(3).
-pub fn outputs(path: &str) -> io::Result<(Vec<(String, Vec<u8>)>, Vec<String>)> {
+pub fn outputs(path: &str) -> io::Result<Outputs> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut dir = Dir::open(path, flags, Mode::empty())?;
     let mut names = Vec::new();
@@ -160,7 +168,7 @@ pub fn outputs(path: &str) -> io::Result<(Vec<(String, Vec<u8>)>, Vec<String>)> 
             }
         }
     }
-    Ok((files, left_out))
+    Ok(Outputs { files, left_out })
 }
 
 /// None if it is longer than that.
@@ -202,7 +210,7 @@ mod tests {
         symlink("/etc/passwd", at("link")).unwrap();
         File::create(at("huge")).unwrap().set_len(MAX_BYTES + 1).unwrap();
         nix::unistd::mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
-        let (files, left_out) = outputs(&dir.path().display().to_string()).unwrap();
+        let Outputs { files, left_out } = outputs(&dir.path().display().to_string()).unwrap();
         assert_eq!(files, [("pilot.log".to_owned(), b"a log".to_vec())]);
         let told: Vec<_> = left_out.iter().filter_map(|line| line.split(':').next()).collect();
         assert_eq!(told, [".hidden", "b lank", "dir", "huge", "link", "pipe"]);
@@ -211,7 +219,7 @@ mod tests {
         for number in 0..200 {
             fs::write(at(&format!("n{number:03}")), "").unwrap();
         }
-        let (files, left_out) = outputs(&dir.path().display().to_string()).unwrap();
+        let Outputs { files, left_out } = outputs(&dir.path().display().to_string()).unwrap();
         assert!(files.len() <= MAX_FILES && left_out.last().unwrap().contains("more than 32 files"), "{left_out:?}");
     }
 }

@@ -44,7 +44,7 @@ use crate::sys::process::{Child, Exit};
 
 use directory::{DISK, JobDir};
 use error::JobError;
-use given::{Given, JobEnd};
+use given::{Given, JobEnd, Outputs};
 use isolation::{Isolation, Outside};
 use result::ResultError;
 use shell::{Inside, Shell};
@@ -205,11 +205,11 @@ impl Job {
         Ok(())
     }
 
-    /// What it has left for its site, and what is left out of that. Only after its last process has ended.
+    /// What it has left for its site. Only after its last process has ended.
     ///
     /// # Errors
     /// Those of open(2) and readdir(3).
-    pub fn outputs(&self) -> io::Result<(Vec<(String, Vec<u8>)>, Vec<String>)> {
+    pub fn outputs(&self) -> io::Result<Outputs> {
         given::outputs(&format!("{}/{}", self.dir.path(), given::OUTPUTS))
     }
 

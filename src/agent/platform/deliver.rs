@@ -11,6 +11,7 @@ use crate::clock::Deadline;
 use crate::logging;
 use crate::mjf::place::Place;
 use crate::payload::Job;
+use crate::payload::given::Outputs;
 use crate::verdict::Verdict;
 
 /// For one file: 8 MiB at 4 Mbit a second.
@@ -88,7 +89,7 @@ pub fn job_ended(platform: &mut Platform, job: &Job, output: &[u8]) {
         put(platform, &format!("{}.log", job.name), output);
     }
     match job.outputs() {
-        Ok((files, left_out)) => {
+        Ok(Outputs { files, left_out }) => {
             for (name, content) in files {
                 put(platform, &format!("{}.{name}", job.name), &content);
             }

@@ -88,7 +88,8 @@ mod tests {
     #[test]
     fn a_message_is_a_code_and_a_text() {
         let long = format!("700 {}", "x".repeat(900));
-        let cases: &[(&[u8], Option<(u16, &str)>)] = &[
+        type Expected = Option<(u16, &'static str)>;
+        let cases: &[(&[u8], Expected)] = &[
             (b"300 Nothing to do", Some((300, "pilot: Nothing to do"))),
             (b"200 Success\n", Some((200, "pilot: Success"))),
             (b"999", Some((999, "pilot: "))),
