@@ -4,7 +4,7 @@
 //! hands a locked one out again. One thread owns the database and commits for all requests that wait at that
 //! moment; forty clients share one fsync.
 //!
-//! Where it differs from the original on purpose stands in docs/work.md; each such place says so.
+//! Where it differs from the original on purpose stands in docs/token-server.md; each such place says so.
 
 mod connections;
 mod database;
