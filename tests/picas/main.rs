@@ -2,6 +2,7 @@
 //! with a server that misbehaves.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, reason = "a test waits for its own children")]
 
 mod adversary;
 mod couch;
