@@ -31,21 +31,24 @@ impl From<Leaving> for Unread {
 }
 
 impl Worker {
-    /// Frees what an earlier life of this machine left locked. Best effort: such locks also run out.
-    fn recover(&mut self) -> Result<(), Leaving> {
+    /// Frees what earlier lives of this machine left locked; whether there was any. Best effort, and not before there is
+    /// no other work: a pool that has some can wait until such locks run out, and all machines that boot together would
+    /// otherwise have it search all its locks.
+    fn recover(&mut self) -> Result<bool, Leaving> {
         if std::mem::replace(&mut self.recovered, true) {
-            return Ok(());
+            return Ok(false);
         }
         let deadline = Deadline::after(self.pace.call);
-        let Reply::Done(all) = self.source.recover(deadline.left()) else { return Ok(()) };
+        let Reply::Done(all) = self.source.recover(deadline.left()) else { return Ok(false) };
+        let mut any = false;
         for left in all {
             self.heed()?;
             if deadline.passed() {
                 break;
             }
-            self.free(&left.held, "an earlier life of this machine", deadline);
+            any |= self.free(&left, "an earlier life of this machine", deadline);
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Frees what a claim locked whose answer never came.
@@ -56,12 +59,11 @@ impl Worker {
             return Ok(());
         }
         let deadline = Deadline::after(self.hurried(self.pace.call));
-        match self.source.recover(deadline.left()) {
+        match self.source.strays(deadline.left()) {
             Reply::Done(all) => {
-                // An idle worker has no lock: whatever is its own is astray.
-                for left in all.iter().filter(|left| left.own) {
+                for stray in all {
                     if !deadline.passed() {
-                        self.free(&left.held, "a claim whose answer was lost", deadline);
+                        self.free(&stray, "a claim whose answer was lost", deadline);
                     }
                 }
                 Ok(())
@@ -83,16 +85,17 @@ impl Worker {
         self.strays = None;
     }
 
-    fn free(&mut self, left: &Held, whose: &str, deadline: Deadline) {
-        if let Reply::Done(()) = self.source.release(left, whose, deadline.left().min(self.pace.brief())) {
+    fn free(&mut self, left: &Held, whose: &str, deadline: Deadline) -> bool {
+        let freed = self.source.release(left, whose, deadline.left().min(self.pace.brief())) == Reply::Done(());
+        if freed {
             log::info!("worker: freed lock {} of {whose}", left.lock);
         }
+        freed
     }
 
     /// A token with its value, or the answer to give instead.
     pub(super) fn claim(&mut self) -> Result<(Lease, Value), FromWorker> {
         let due = Deadline::after(self.pace.claim());
-        self.recover().map_err(|Leaving| FromWorker::NoWork)?;
         let mut gone = 0;
         while gone < MAX_GONE {
             self.heed().map_err(|Leaving| FromWorker::NoWork)?;
@@ -105,6 +108,7 @@ impl Worker {
             let until = Deadline::after(self.pace.held());
             let mut lease = match self.source.claim(self.pace.call) {
                 Claim::Leased(held) => Lease::new(held, until, &self.pace),
+                Claim::Empty if self.recover().map_err(|Leaving| FromWorker::NoWork)? => continue,
                 Claim::Empty => return Err(FromWorker::NoWork),
                 Claim::Refused { why, broken } => return Err(FromWorker::Refused { why, broken }),
                 Claim::Unsure { why, sent } => {

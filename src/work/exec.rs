@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::source::{Claim, Fetched, Held, Left, Reply, Source, Value};
+use super::source::{Claim, Fetched, Held, Reply, Source, Value};
 
 /// What the log calls it.
 const ID: &str = "pilot";
@@ -17,7 +17,11 @@ pub struct Pilot {
 }
 
 impl Source for Pilot {
-    fn recover(&mut self, _: Duration) -> Reply<Vec<Left>> {
+    fn recover(&mut self, _: Duration) -> Reply<Vec<Held>> {
+        Reply::Done(Vec::new())
+    }
+
+    fn strays(&mut self, _: Duration) -> Reply<Vec<Held>> {
         Reply::Done(Vec::new())
     }
 

@@ -125,8 +125,9 @@ impl Pace {
 
 /// The whole life of a worker: serves `Claim`s on `channel` until `Stop`. Returns the exit status.
 ///
-/// The answer to a `Claim` takes at most 510 s: 30 s for the ban list, if that is due; then a second try begins within 390 s, then come 60 s for the locks
-/// and the claim, 10 s for the token and 10 s to give it back. `Finished` is settled in at most
+/// The answer to a `Claim` takes at most 510 s: 30 s for the ban list, if that is due; then another try begins within
+/// 390 s, then come 60 s for what is astray and the claim, and 30 s to look for leftovers where there is no work, or
+/// 10 s for the token and 10 s to give it back. `Finished` is settled in at most
 /// 0.9 lock_secs + 40 s: the tries of store, proof and delete, then one brief last call of each and the release;
 /// `Release` in at most 10 s.
 ///
@@ -169,10 +170,11 @@ fn open(
 /// As [`run`], at another pace: for tests, which cannot wait for a real lock to run out.
 pub fn run_at(pace: Pace, config: Config, channel: Channel) -> i32 {
     let Config { work, credentials, identity, ban_list } = config;
+    let slot = identity.slot;
     let source = open(&work, &credentials, identity, &pace);
     let list = ban_list.as_ref().map(|list| ban_list::Source::new(list, &pace)).transpose();
     let result = match source.and_then(|source| Ok((source, list?))) {
-        Ok((source, list)) => role::Worker::new(source, list, pace, channel).serve(),
+        Ok((source, list)) => role::Worker::new(source, list, slot, pace, channel).serve(),
         Err(error) => role::refuse(channel, &error.to_string()),
     };
     match result {

@@ -21,7 +21,7 @@ pub struct Worker {
     channel: Channel,
     /// While this runs, a claim whose answer was lost may have locked a token for us.
     pub(super) strays: Option<Deadline>,
-    /// The locks of this machine's earlier lives were looked for.
+    /// The locks of this machine's earlier lives were looked for, or another slot's worker does that.
     pub(super) recovered: bool,
     /// `Stop` was seen, or the agent is gone: what remains is to be done by then.
     leaving: Option<Deadline>,
@@ -57,9 +57,15 @@ pub fn refuse(mut channel: Channel, why: &str) -> io::Result<()> {
 }
 
 impl Worker {
-    /// An idle worker.
-    pub fn new(source: Box<dyn Source>, ban_list: Option<ban_list::Source>, pace: Pace, channel: Channel) -> Self {
-        Self { source, ban_list, pace, channel, strays: None, recovered: false, leaving: None }
+    /// An idle worker of this slot. That of slot 0 looks for what the whole machine has left.
+    pub fn new(
+        source: Box<dyn Source>,
+        ban_list: Option<ban_list::Source>,
+        slot: u32,
+        pace: Pace,
+        channel: Channel,
+    ) -> Self {
+        Self { source, ban_list, pace, channel, strays: None, recovered: slot != 0, leaving: None }
     }
 
     /// Serves until `Stop`.

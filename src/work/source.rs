@@ -10,9 +10,13 @@ use crate::ban::owner::Owner;
 
 /// A source of work.
 pub trait Source {
-    /// Lists what this machine left locked: in its earlier lives, and in this slot. `Refused` where the protocol
+    /// Lists what this machine left locked: in its earlier lives, and in this slot while it is idle. It may cost the
+    /// source much, so it is asked once a life, for the whole machine. `Refused` where the protocol cannot tell.
+    fn recover(&mut self, limit: Duration) -> Reply<Vec<Held>>;
+
+    /// Lists what an idle worker has locked all the same, by claims whose answer was lost. `Refused` where the protocol
     /// cannot tell.
-    fn recover(&mut self, limit: Duration) -> Reply<Vec<Left>>;
+    fn strays(&mut self, limit: Duration) -> Reply<Vec<Held>>;
 
     /// Asks for one unit of work and a lease on it. The lease counts from before this call.
     fn claim(&mut self, limit: Duration) -> Claim;
@@ -56,19 +60,11 @@ pub trait Source {
 /// A unit of work with a lease on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// The source's name for the work; goes into messages, so it is checked.
+    /// The source's name for the work; goes into messages, so it is checked. Empty for a lock that was found, where the
+    /// source does not tell it.
     pub id: String,
     /// The source's name for the lease.
     pub lock: String,
-}
-
-/// A lease that nobody uses any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// The id is empty where the source does not tell it.
-    pub held: Held,
-    /// Of this very slot, as against an earlier life of the machine.
-    pub own: bool,
 }
 
 /// The answer to a claim.

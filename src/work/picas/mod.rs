@@ -18,7 +18,7 @@ use std::time::Duration;
 use self::calls::{Database, Miss};
 use self::document::{Document, Mark, State};
 use super::http::SetupError;
-use super::source::{Claim, Fetched, Held, Left, Reply, Source, Value};
+use super::source::{Claim, Fetched, Held, Reply, Source, Value};
 use super::{Credentials, Identity, Pace};
 use crate::agent::channel::MAX_BODY;
 use crate::ban::owner::Owner;
@@ -214,22 +214,7 @@ impl Tokens {
 }
 
 impl Source for Tokens {
-    fn recover(&mut self, limit: Duration) -> Reply<Vec<Left>> {
-        let due = Deadline::after(limit);
-        if !self.astray.is_empty() {
-            let mut found = Vec::new();
-            for held in self.astray.clone() {
-                match self.claimed(&held, left(due)) {
-                    Ok(_) => {
-                        self.astray.retain(|other| *other != held);
-                        found.push(Left { held, own: true });
-                    }
-                    Err(miss @ Miss::Unsure { .. }) => return miss.reply(),
-                    Err(_) => {}
-                }
-            }
-            return Reply::Done(found);
-        }
+    fn recover(&mut self, limit: Duration) -> Reply<Vec<Held>> {
         let query = format!("?include_docs=true&limit={MAX_LOCKED}");
         let rows = match self.database.view(MONITOR, "locked", &query, limit) {
             Ok(rows) => rows,
@@ -237,6 +222,19 @@ impl Source for Tokens {
             Err(miss) => return miss.reply(),
         };
         Reply::Done(rows.into_iter().filter_map(|row| left_here(&row.doc?, &self.identity)).collect())
+    }
+
+    fn strays(&mut self, limit: Duration) -> Reply<Vec<Held>> {
+        let due = Deadline::after(limit);
+        let mut found = Vec::new();
+        for held in self.astray.clone() {
+            match self.claimed(&held, left(due)) {
+                Ok(_) => found.push(held),
+                Err(miss @ Miss::Unsure { .. }) => return miss.reply(),
+                Err(_) => {}
+            }
+        }
+        Reply::Done(found)
     }
 
     fn claim(&mut self, limit: Duration) -> Claim {
@@ -347,7 +345,7 @@ impl Source for Tokens {
 
     fn release(&mut self, held: &Held, _: &str, limit: Duration) -> Reply {
         let hostname = self.identity.hostname.clone();
-        self.change(
+        let released = self.change(
             held,
             limit,
             |_| false,
@@ -355,7 +353,11 @@ impl Source for Tokens {
                 document.scrub(&hostname);
                 database.put(&held.id, document, limit)
             },
-        )
+        );
+        if released == Reply::Done(()) {
+            self.astray.retain(|other| other != held);
+        }
+        released
     }
 
     fn fail(&mut self, held: &Held, why: &str, limit: Duration) -> Reply {
@@ -381,12 +383,12 @@ impl Source for Tokens {
 }
 
 /// Whether a claim was left by an earlier life of this machine, or in this very slot. Other slots of this boot are alive.
-fn left_here(document: &Document, identity: &Identity) -> Option<Left> {
+fn left_here(document: &Document, identity: &Identity) -> Option<Held> {
     let (id, mark) = (document.id()?, document.mark()?);
     let rest = mark.claim.strip_prefix(&identity.machine())?;
     let own = mark.claim.strip_prefix(&identity.owner()).is_some_and(|rest| rest.starts_with('/'));
     let alive = rest.strip_prefix(&identity.boot_id).is_some_and(|rest| rest.starts_with('/'));
-    (answer::fault(&id).is_none() && (own || !alive)).then(|| Left { held: Held { id, lock: mark.text() }, own })
+    (answer::fault(&id).is_none() && (own || !alive)).then(|| Held { id, lock: mark.text() })
 }
 
 /// Never nothing, which ureq takes for a second: a call that is begun gets the time of a short one.
@@ -405,19 +407,19 @@ mod tests {
         let left = |hostname: &str, lock: u32, claim: &str| {
             let text =
                 format!(r#"{{"_id":"t","lock":{lock},"done":0,"hostname":"{hostname}","ctxinit_claim":"{claim}"}}"#);
-            left_here(&Document::parse(text.as_bytes()).unwrap(), &identity).map(|left| left.own)
+            left_here(&Document::parse(text.as_bytes()).unwrap(), &identity).map(|left| left.id)
         };
         let cases = [
-            ("h/v/b0/0/r", Some(false)),
-            ("h/v/b0/1/r", Some(false)),
-            ("h/v/b1/0/r", Some(true)),   // our own slot: an earlier process
-            ("h/v/b1/1/r", None),         // another slot of this boot
-            ("h/v/b11/1/r", Some(false)), // a boot whose id begins alike
+            ("h/v/b0/0/r", Some("t")),
+            ("h/v/b0/1/r", Some("t")),
+            ("h/v/b1/0/r", Some("t")),  // our own slot: an earlier process
+            ("h/v/b1/1/r", None),       // another slot of this boot
+            ("h/v/b11/1/r", Some("t")), // a boot whose id begins alike
             ("h/v/b1/00/r", None),
             ("h/v2/b0/0/r", None), // another machine
         ];
         for (claim, expected) in cases {
-            assert_eq!(left("h", 1_700_000_000, claim), expected, "{claim}");
+            assert_eq!(left("h", 1_700_000_000, claim).as_deref(), expected, "{claim}");
         }
         // Freed since, or claimed by a client that leaves our field.
         assert_eq!(left("h", 0, "h/v/b0/0/r"), None);

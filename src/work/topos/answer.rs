@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::work::Identity;
 use crate::work::call::{Status, reading};
-use crate::work::source::{Claim, Held, Left};
+use crate::work::source::{Claim, Held};
 
 /// Longest listing that is read: 100 000 tokens of 300 bytes each, twice over.
 const MAX_LISTING: u64 = 64 * 1024 * 1024;
@@ -99,13 +99,21 @@ fn rows<T: DeserializeOwned>(body: impl Read, each: impl FnMut(T)) -> Result<(),
 
 /// A lock that is free for us to take away: it was left by an earlier life of this machine, or by an earlier process in
 /// our own slot. Other slots of this boot are alive.
-pub fn left(lock: Lock, identity: &Identity) -> Option<Left> {
-    let description = lock.description?;
+pub fn left(lock: Lock, identity: &Identity) -> Option<Held> {
+    let description = lock.description.as_deref()?;
     let rest = description.strip_prefix(&identity.machine())?;
     let own = description == identity.owner();
     let alive = rest.strip_prefix(&identity.boot_id).is_some_and(|rest| rest.starts_with('/'));
-    let held = Held { id: String::new(), lock: lock.uuid };
-    (is_uuid(&held.lock) && (own || !alive)).then_some(Left { held, own })
+    if own || !alive { found(lock.uuid) } else { None }
+}
+
+/// A lock of our own slot in this boot.
+pub fn own(lock: Lock, identity: &Identity) -> Option<Held> {
+    if lock.description? == identity.owner() { found(lock.uuid) } else { None }
+}
+
+fn found(uuid: String) -> Option<Held> {
+    is_uuid(&uuid).then(|| Held { id: String::new(), lock: uuid })
 }
 
 /// Whether `text` is what a pool calls a lock; it becomes part of a URL.
@@ -229,22 +237,31 @@ mod tests {
     fn only_what_is_ours_and_dead_is_left() {
         let identity =
             Identity { hostname: "h".to_owned(), vm_uuid: "v".to_owned(), boot_id: "b1".to_owned(), slot: 0 };
+        // Whether it is left, and whether it is astray.
         let cases = [
-            ("h/v/b0/0", Some(false)),
-            ("h/v/b0/1", Some(false)),
-            ("h/v/b1/0", Some(true)),   // our own slot: an earlier process
-            ("h/v/b1/1", None),         // another slot of this boot
-            ("h/v/b11/1", Some(false)), // a boot whose id begins alike
-            ("h/v2/b0/0", None),        // another machine
-            ("hh/v/b0/0", None),
-            ("", None),
+            ("h/v/b0/0", true, false),
+            ("h/v/b0/1", true, false),
+            ("h/v/b1/0", true, true), // our own slot: an earlier process, or a claim whose answer was lost
+            ("h/v/b1/1", false, false), // another slot of this boot
+            ("h/v/b1/00", false, false), // one whose number begins alike
+            ("h/v/b11/1", true, false), // a boot whose id begins alike
+            ("h/v2/b0/0", false, false), // another machine
+            ("hh/v/b0/0", false, false),
+            ("", false, false),
         ];
-        for (description, expected) in cases {
-            let lock = Lock { uuid: UUID.to_owned(), description: Some(description.to_owned()) };
-            assert_eq!(left(lock, &identity).map(|left| left.own), expected, "{description}");
+        let lock = |uuid: &str, description: Option<&str>| Lock {
+            uuid: uuid.to_owned(),
+            description: description.map(str::to_owned),
+        };
+        let held = Held { id: String::new(), lock: UUID.to_owned() };
+        for (description, is_left, is_own) in cases {
+            let lock = || lock(UUID, Some(description));
+            assert_eq!(left(lock(), &identity), is_left.then(|| held.clone()), "{description}");
+            assert_eq!(own(lock(), &identity), is_own.then(|| held.clone()), "{description}");
         }
-        let foreign = Lock { uuid: "../tokens/1".to_owned(), description: Some("h/v/b0/0".to_owned()) };
-        assert_eq!(left(foreign, &identity), None);
-        assert_eq!(left(Lock { uuid: UUID.to_owned(), description: None }, &identity), None);
+        for odd in [lock("../tokens/1", Some("h/v/b1/0")), lock(UUID, None)] {
+            let again = Lock { uuid: odd.uuid.clone(), description: odd.description.clone() };
+            assert_eq!((left(odd, &identity), own(again, &identity)), (None, None));
+        }
     }
 }

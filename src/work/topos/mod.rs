@@ -19,7 +19,7 @@ use self::results::Results;
 use super::call::{self, Failure, Garbled, Place};
 use super::http::{Client, SetupError};
 use super::login::{self, Login};
-use super::source::{Claim, Fetched, Held, Left, Reply, Source, Value};
+use super::source::{Claim, Fetched, Held, Reply, Source, Value};
 use super::{Credentials, Identity, Pace};
 use crate::agent::channel::MAX_BODY;
 use crate::ban::owner::Owner;
@@ -98,6 +98,18 @@ impl Pool {
     fn token(&self, pool: &str, id: &str) -> String {
         self.url(pool, &format!("tokens/{id}"))
     }
+
+    /// The locks of the pool that `ours` takes, all of whose descriptions begin with `prefix`. A server that does not know
+    /// the parameter lists all there are.
+    fn locks(&self, prefix: &str, ours: fn(Lock, &Identity) -> Option<Held>, limit: Duration) -> Reply<Vec<Held>> {
+        if self.version == Version::Three {
+            return Reply::Refused("version 3 of the protocol does not tell whose a lock is".to_owned());
+        }
+        let url = self.url(&self.pool, &format!("locks/?description={}", call::encode(prefix)));
+        let mut all = Vec::new();
+        let each = |lock: Lock| all.extend(ours(lock, &self.identity).filter(|_| all.len() < MAX_LEFT));
+        results::listing(&self.client, &url, each, limit).map(|()| all)
+    }
 }
 
 /// From the files that the site names.
@@ -113,13 +125,12 @@ fn login(credentials: &Credentials) -> Result<Login, SetupError> {
 }
 
 impl Source for Pool {
-    fn recover(&mut self, limit: Duration) -> Reply<Vec<Left>> {
-        if self.version == Version::Three {
-            return Reply::Refused("version 3 of the protocol does not tell whose a lock is".to_owned());
-        }
-        let mut all = Vec::new();
-        let each = |lock: Lock| all.extend(answer::left(lock, &self.identity).filter(|_| all.len() < MAX_LEFT));
-        results::listing(&self.client, &self.url(&self.pool, "locks/"), each, limit).map(|()| all)
+    fn recover(&mut self, limit: Duration) -> Reply<Vec<Held>> {
+        self.locks(&self.identity.machine(), answer::left, limit)
+    }
+
+    fn strays(&mut self, limit: Duration) -> Reply<Vec<Held>> {
+        self.locks(&self.identity.owner(), answer::own, limit)
     }
 
     fn claim(&mut self, limit: Duration) -> Claim {
