@@ -48,10 +48,10 @@ fn bench_with(kind: &'static str, faults: &[Fault]) -> Bench {
 }
 
 impl Bench {
-    /// Stops the worker; what the server saw after its look for leftovers.
+    /// Stops the worker; what the server saw.
     fn journal(self) -> Vec<String> {
         self.worker.stop();
-        self.fake.journal()[1..].to_vec()
+        self.fake.journal()
     }
 }
 
@@ -158,7 +158,26 @@ fn a_token_that_was_claimed_since_the_view_is_not_taken() {
     });
     assert_eq!(bench.worker.claim().0, FromWorker::NoWork);
     assert_eq!(bench.fake.document("t")["hostname"], "other");
-    assert_eq!(bench.journal(), ["todo 200", "get 200", "todo 200"]);
+    assert_eq!(bench.journal(), ["todo 200", "get 200", "todo 200", "locked 200"]);
+}
+
+#[test]
+fn slot_0_looks_for_leftovers_once_and_the_others_never() {
+    let left = json!({"_id": "t", "lock": 1_700_000_000, "done": 0, "input": "x", "hostname": HOSTNAME,
+        "ctxinit_claim": format!("{HOSTNAME}/vm/before/1/r")});
+    let fake = Fake::start(&[left], 0, false, Box::new(|_, _| Fault::Honest));
+    let url = format!("http://{}", fake.address);
+    let mut second = Worker::start(&url, "mc", Settings { pace: BRISK, slot: 1, ..Settings::default() });
+    assert_eq!(second.claim().0, FromWorker::NoWork);
+    assert_eq!(fake.journal(), ["todo 200"]);
+    let mut first = Worker::start(&url, "mc", Settings { pace: BRISK, ..Settings::default() });
+    first.claimed();
+    assert_eq!(fake.document("t")["scrub_count"], 1);
+    assert_eq!(first.finish(b"r").0, Fate::Completed);
+    assert_eq!(first.claim().0, FromWorker::NoWork);
+    assert_eq!(fake.journal().iter().filter(|entry| *entry == "locked 200").count(), 1);
+    first.stop();
+    second.stop();
 }
 
 #[test]

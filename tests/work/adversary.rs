@@ -22,8 +22,11 @@ fn bench_at(pace: Pace, faults: Vec<(&'static str, Vec<Fault>)>) -> Bench {
 fn survives(fault: &Fault) {
     for kind in KINDS {
         let mut faults = vec![(kind, vec![fault.clone()])];
-        if kind == "results" {
-            faults.push(("store", vec![Fault::Drops]));
+        // What has a call of this kind made at all.
+        match kind {
+            "results" => faults.push(("store", vec![Fault::Drops])),
+            "locks" => faults.push(("next", vec![Fault::Says(404, "")])),
+            _ => {}
         }
         let mut bench = bench_at(BRISK, faults);
         let mut trouble = Vec::new();
@@ -123,7 +126,7 @@ fn proxies_that_compress_what_nobody_asked_to_compress() {
     let answer = why(bench.claim());
     assert!(answer.contains("tokens/17: Content-Encoding \"gzip\""), "{answer}");
     assert!(answer.ends_with("token 17 is free again"), "{answer}");
-    let asked = bench.server.pool.lock().unwrap().requests[1].header("accept-encoding").map(str::to_owned);
+    let asked = bench.server.pool.lock().unwrap().requests[0].header("accept-encoding").map(str::to_owned);
     assert_eq!(asked.as_deref(), Some("identity"));
     bench.journal();
     survives(&fault);
@@ -191,8 +194,14 @@ fn no_redirection_is_followed() {
         let location = format!("Location: http://{address}/4.1/pools/mc/tokens/\r\n");
         let headers: &'static str = location.leak();
         for kind in KINDS {
-            let faults = vec![(kind, vec![Fault::Says(status, headers)]), ("moved", vec![])];
+            let mut faults = vec![(kind, vec![Fault::Says(status, headers)]), ("moved", vec![])];
+            if kind == "locks" {
+                faults.push(("next", vec![Fault::Says(404, "")]));
+            }
             let mut bench = bench_at(BRISK, faults);
+            if kind == "locks" {
+                assert_eq!(bench.claim(), FromWorker::NoWork);
+            }
             let answer = bench.claim();
             match (kind, &answer) {
                 ("next", FromWorker::Refused { why, broken: true }) => {
@@ -251,7 +260,7 @@ fn a_name_is_never_a_path() {
     let FromWorker::Claimed(token) = bench.claim() else { panic!("no token") };
     assert_eq!((token.id.as_str(), token.owner), ("17", Owner::Unknown));
     assert_eq!(bench.finish().0, Fate::Completed);
-    let store = bench.server.pool.lock().unwrap().requests[3].clone();
+    let store = bench.server.pool.lock().unwrap().requests[2].clone();
     assert_eq!(store.header("content-disposition"), Some("attachment; filename=\"mc.17\""));
     bench.journal();
 }

@@ -39,10 +39,9 @@ fn a_release_takes_no_longer_than_the_farewell() {
     bench.journal();
 }
 
-#[test]
-fn leftovers_of_earlier_boots_are_freed_at_the_start() {
+/// Rows for the listing of locks: uuids 1 to 3 are ours to free, the last two are none of a lock that could be.
+fn other_locks() -> String {
     let row = |uuid: &str, owner: &str| format!(r#"{{"Name": "{uuid}", "LockDescription": "{owner}"}}"#);
-    let uuid = |n: u32| format!("00000000-0000-0000-0000-00000000000{n}");
     let rows = [
         row(&uuid(1), "wn-1.example.org/vm/before/0"),
         row(&uuid(2), "wn-1.example.org/vm/before/7"),
@@ -53,20 +52,64 @@ fn leftovers_of_earlier_boots_are_freed_at_the_start() {
         row("../tokens/17", "wn-1.example.org/vm/before/0"),
         format!(r#"{{"Name": "{}", "LockDescription": null}}"#, uuid(7)),
     ];
-    let pool = Pool { other_locks: rows.join(","), ..Pool::with_token(b"") };
+    rows.join(",")
+}
+
+fn uuid(n: u32) -> String {
+    format!("00000000-0000-0000-0000-00000000000{n}")
+}
+
+#[test]
+fn leftovers_of_earlier_boots_are_freed_when_there_is_no_other_work() {
+    let pool = Pool { other_locks: other_locks(), ..Pool::with_token(b"") };
     let mut bench = bench(pool, |_, _| Fault::Honest);
     bench.claimed();
+    assert_eq!(bench.server.pool.lock().unwrap().released, [""; 0]);
+    bench.finish();
+    assert_eq!(bench.claim(), FromWorker::NoWork);
     assert_eq!(bench.server.pool.lock().unwrap().released, [uuid(1), uuid(2), uuid(3)]);
+    let look = bench.server.pool.lock().unwrap().requests[6].path.clone();
+    assert_eq!(look, "/4.1/pools/mc/locks/?description=wn-1.example.org%2Fvm%2F");
+    // The first time alone.
+    assert_eq!(bench.claim(), FromWorker::NoWork);
+    let freed = ["release 200"; 3];
+    assert_eq!(bench.journal()[5..], [&["next 404", "locks 200"], &freed[..], &["next 404", "next 404"]].concat());
+}
+
+#[test]
+fn what_an_earlier_boot_has_left_is_worked_on_at_once() {
+    let pool = Pool { lock: Some("wn-1.example.org/vm/before/3".to_owned()), ..Pool::with_token(b"") };
+    let mut bench = bench(pool, |_, _| Fault::Honest);
+    bench.claimed();
     bench.release();
-    bench.journal();
+    let calls = ["next 404", "locks 200", "release 200", "next 303", "token 200", "release 200"];
+    assert_eq!(bench.journal(), calls);
+}
+
+#[test]
+fn only_slot_0_looks_for_leftovers() {
+    let server =
+        Server::start(Pool { other_locks: other_locks(), ..Pool::default() }, Box::new(|_, _| Fault::Honest), false);
+    let mut config = config(&format!("http://{}/4.1", server.address), true, None);
+    config.identity.slot = 1;
+    let (agent, worker) = start(config);
+    let mut bench = Bench { server, agent: Some(agent), worker };
+    assert_eq!(bench.claim(), FromWorker::NoWork);
+    assert_eq!(bench.journal(), ["next 404"]);
 }
 
 #[test]
 fn a_listing_of_nonsense_stops_nobody() {
-    let mut bench = bench_with("locks", &[Fault::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n<html/>".to_vec())]);
+    let nonsense = Fault::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n<html/>".to_vec());
+    let mut bench = bench(Pool::default(), move |request, _| match request.kind() {
+        "locks" => nonsense.clone(),
+        _ => Fault::Honest,
+    });
+    assert_eq!(bench.claim(), FromWorker::NoWork);
+    bench.server.pool.lock().unwrap().token = Some(b"seed=1".to_vec());
     bench.claimed();
     bench.release();
-    bench.journal();
+    assert_eq!(bench.journal(), ["next 404", "locks raw", "next 303", "token 200", "release 200"]);
 }
 
 #[test]
@@ -78,7 +121,7 @@ fn an_agent_that_dies_leaves_no_lock() {
     let Bench { server, worker, .. } = bench;
     assert_eq!(worker.join().unwrap(), 1);
     let pool = server.pool.lock().unwrap();
-    assert_eq!(pool.journal[1..], ["next 303", "token 200", "release 200"]);
+    assert_eq!(pool.journal, ["next 303", "token 200", "release 200"]);
     assert!(pool.token.is_some());
 }
 

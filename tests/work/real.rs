@@ -86,3 +86,24 @@ fn a_real_server_is_worked_empty_and_keeps_what_failed() {
     // What failed is free there for whoever mends it, and nobody's lock is left.
     assert_eq!(server.ask("GET", "mc.failed/locks/", "application/json", "").1.trim(), "null");
 }
+
+#[test]
+fn a_real_server_is_asked_for_this_machines_locks_alone() {
+    let server = Real::start();
+    assert_eq!(server.ask("POST", "mc/tokens/", "*/*", "a\nb\n").0, 202);
+    for owner in ["wn-1.example.org/vm/before/0", "wn-10.example.org/vm/before/0"] {
+        assert_eq!(
+            server.ask("GET", &format!("mc/nextToken?timeout=600&description={owner}"), "text/plain", "").0,
+            303
+        );
+    }
+    let (mut agent, worker) = start(config(&format!("http://{}/4.1", server.address), true, None));
+    agent.send(&ToWorker::Claim, b"").unwrap();
+    let (answer, body) = hear(&mut agent);
+    assert!(matches!(answer, FromWorker::Claimed(_)), "{answer:?}");
+    assert_eq!(body, b"a");
+    let locks = server.ask("GET", "mc/locks/", "application/json", "").1;
+    assert!(locks.contains("wn-10.example.org") && locks.contains("vm/boot/0"), "{locks}");
+    agent.send(&ToWorker::Stop, b"").unwrap();
+    assert_eq!(worker.join().unwrap(), 0);
+}
