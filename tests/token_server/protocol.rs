@@ -208,6 +208,10 @@ fn listings() {
     assert_eq!(locks.as_array().unwrap().len(), 1);
     assert_eq!((&locks[0]["Name"], &locks[0]["Token name"]), (&uuid.as_str().into(), &"n".into()));
     assert_eq!(locks[0]["LockDescription"], "a\tb");
+    for (prefix, count) in [("a", 1), ("a%09", 1), ("a%09b", 1), ("", 1), ("b", 0), ("a%09b/", 0)] {
+        let found = json(&server, &format!("p/locks/?description={prefix}"));
+        assert_eq!(found.as_array().map_or(0, Vec::len), count, "{prefix}");
+    }
 
     let pool = json(&server, "p/");
     let names: Vec<&str> = pool.as_array().unwrap().iter().map(|row| row["Name"].as_str().unwrap()).collect();

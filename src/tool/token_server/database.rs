@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::locks::HOLDERS;
 use super::metrics::Commits;
 use super::page;
 use super::pools::{Pools, Result, SCHEMA, SCHEMA_VERSION, StoreError};
@@ -191,6 +192,7 @@ fn connect(path: &Path) -> std::result::Result<Connection, OpenError> {
         }
         found => return Err(OpenError::Version { path: path.to_owned(), found }),
     }
+    db.execute_batch(HOLDERS).map_err(failed)?;
     page::prepare(&db).map_err(failed)?;
     Ok(db)
 }
@@ -341,6 +343,20 @@ mod tests {
         drop(database);
         writer.join().unwrap();
         assert_eq!(counts.unwrap(), (0, 0));
+    }
+
+    #[test]
+    fn a_file_of_before_gets_the_index_of_descriptions() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pools.sqlite");
+        let there = || {
+            let db = Connection::open(&path).unwrap();
+            db.prepare("SELECT 1 FROM sqlite_master WHERE name = 'holders'").unwrap().exists([]).unwrap()
+        };
+        connect(&path).unwrap().execute_batch("DROP INDEX holders").unwrap();
+        assert!(!there());
+        connect(&path).unwrap();
+        assert!(there());
     }
 
     #[test]
