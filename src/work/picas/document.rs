@@ -17,6 +17,9 @@ const CLAIM: &str = "ctxinit_claim";
 const ERROR: i64 = 99;
 /// Where other clients note the batch job that a claimed token runs in.
 const JOB_IDS: [&str; 5] = ["dirac_job_id", "wms_job_id", "cream_job_id", "pbs_job_id", "slurm_job_id"];
+/// Bytes of a media type; names and owners have room. The agent takes no message with a head of megabytes, and a token
+/// that no worker can hand on would end one machine after the other.
+const LONGEST_TYPE: usize = 4096;
 /// Name of the attachment that is the payload's result.
 pub const RESULT: &str = "result";
 
@@ -193,7 +196,13 @@ impl Document {
             }
             Some(json) => (json.into(), "application/json"),
         };
-        Ok((value, self.get("media_type").unwrap_or_else(|| usual.to_owned())))
+        match self.get::<String>("media_type") {
+            None => Ok((value, usual.to_owned())),
+            Some(text) if text.len() > LONGEST_TYPE || text.chars().any(char::is_control) => {
+                Err("its media_type is none".to_owned())
+            }
+            Some(text) => Ok((value, text)),
+        }
     }
 
     /// How long the attached result is, if it was attached after revision `rev` of the document.
@@ -384,6 +393,10 @@ mod tests {
         for (text, expected) in cases {
             let expected = expected.map(|(body, media)| (body.to_vec(), media.to_owned())).map_err(str::to_owned);
             assert_eq!(read(text).input(), expected, "{text}");
+        }
+        for media_type in ["x".repeat(300_000), r"text/plain\n".to_owned()] {
+            let found = read(&format!(r#"{{"input":"x","media_type":"{media_type}"}}"#)).input();
+            assert_eq!(found, Err("its media_type is none".to_owned()));
         }
     }
 
