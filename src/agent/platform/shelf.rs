@@ -161,7 +161,12 @@ fn read(place: &Place, path: &str) -> Fetched {
 /// A reader sees the old or the new one, never a part.
 fn write(path: &str, content: &[u8]) -> io::Result<()> {
     let temporary = format!("{path}.new");
-    let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
+    // Who writes is root, and others may write there, too: neither a link nor a pipe of theirs is opened.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
     file.write_all(content)?;
     // What is told as written is at the site, also where the machine is off in a moment.
     file.sync_data()?;
@@ -171,6 +176,19 @@ fn write(path: &str, content: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("victim"), "mine").unwrap();
+        std::os::unix::fs::symlink(at("victim"), at("shutdown_message.new")).unwrap();
+        let shelf = Shelf::new(Place::Directory(dir.path().display().to_string()), &Trust::default()).unwrap();
+        shelf.put("shutdown_message", b"200 done", Duration::from_secs(1)).unwrap();
+        assert_eq!(fs::read(at("victim")).unwrap(), b"mine");
+        assert_eq!(fs::read(at("shutdown_message")).unwrap(), b"200 done");
+        assert!(!fs::symlink_metadata(at("shutdown_message")).unwrap().is_symlink());
+    }
 
     #[test]
     fn a_directory_that_is_away_is_no_answer() {
