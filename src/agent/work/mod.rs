@@ -311,8 +311,10 @@ fn dismiss(agent: &mut Agent, slots: Vec<Slot>) {
     for worker in &workers {
         let _ = worker.child().signal(Signal::SIGKILL);
     }
+    let dying = Deadline::after(DYING);
     for worker in &workers {
-        agent.events.bury(worker.child());
+        agent.events.wait_through(&[(worker.child().as_fd(), PollFlags::POLLIN)], dying);
+        let _ = worker.child().try_wait();
     }
 }
 
