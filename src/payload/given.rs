@@ -171,6 +171,22 @@ pub fn outputs(path: &str) -> io::Result<Outputs> {
     Ok(Outputs { files, left_out })
 }
 
+/// One of them, of at most `limit` bytes; empty if it is not there. Only after the last process of its job has ended.
+///
+/// # Errors
+/// One that is no regular file, is too large or cannot be read.
+pub fn output(path: &str, name: &str, limit: u64) -> io::Result<Vec<u8>> {
+    // The directory may be a link by now, and lead to a file system that hangs.
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let content =
+        Dir::open(path, flags, Mode::empty()).map_err(io::Error::from).and_then(|dir| one_output(&dir, name, limit));
+    match content {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Ok(None) => Err(io::Error::other(format!("{name}: more than {limit} bytes"))),
+        content => Ok(content?.unwrap_or_default()),
+    }
+}
+
 /// None if it is longer than that.
 fn one_output(dir: &Dir, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
     // The directory is the payload's: what lies there may be a link to anything, or a pipe that never ends.
@@ -197,6 +213,22 @@ mod tests {
     #[test]
     fn an_end_is_always_as_long() {
         assert_eq!([0, 1_700_000_000, 7].map(digits), ["0000000000\n", "1700000000\n", "0000000007\n"]);
+    }
+
+    #[test]
+    fn one_output_is_read_where_it_was_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        for name in ["ours", "other"] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(&format!("{name}/said")), name).unwrap();
+        }
+        assert_eq!(output(&at("ours"), "said", 4).unwrap(), b"ours");
+        assert_eq!(output(&at("ours"), "more", 4).unwrap(), b"");
+        assert_eq!(output(&at("none"), "said", 4).unwrap(), b"");
+        assert!(output(&at("ours"), "said", 3).is_err());
+        symlink(at("other"), at("link")).unwrap();
+        assert!(output(&at("link"), "said", 9).is_err());
     }
 
     #[test]

@@ -222,6 +222,14 @@ impl Job {
         result::take(&format!("{}/home/{name}", self.dir.path()), limit)
     }
 
+    /// The same of its outputs.
+    ///
+    /// # Errors
+    /// As [`given::output`].
+    pub fn output(&self, name: &str, limit: usize) -> io::Result<Vec<u8>> {
+        given::output(&format!("{}/{}", self.dir.path(), given::OUTPUTS), name, limit as u64)
+    }
+
     /// How the program ended, once it has. A keeper that died before it could tell was killed, and everybody with it.
     ///
     /// # Errors

@@ -106,8 +106,8 @@ pub fn job_ended(platform: &mut Platform, job: &Job, output: &[u8]) {
 pub fn pilot_message(platform: &Platform, job: &Job) -> Option<Verdict> {
     platform.pilot.as_ref()?;
     let mut said = Vec::new();
-    let in_home = job.left(pilot::FILE, pilot::LONGEST);
-    let in_outputs = job.left(&format!("joboutputs/{}", pilot::FILE), pilot::LONGEST);
+    let in_home = job.left(pilot::FILE, pilot::LONGEST).map_err(|error| error.to_string());
+    let in_outputs = job.output(pilot::FILE, pilot::LONGEST).map_err(|error| format!("joboutputs: {error}"));
     for found in [in_home, in_outputs] {
         match found {
             Ok(content) if content.is_empty() => {}
