@@ -45,32 +45,59 @@ pub fn run(config: Config, channel: Channel) -> i32 {
 }
 
 fn serve(mut config: Config, mut channel: Channel) -> io::Result<()> {
-    let mut places_known = !config.metadata;
-    let mut statics_known = false;
+    let mut known = Known { places: !config.metadata, statics: false, told: false };
     loop {
-        if !places_known {
-            match metadata::ask(&mut config) {
-                Ok(outputs) => {
-                    places_known = true;
-                    if let Some(place) = outputs {
-                        channel.send(&FromReader::Outputs(place), b"")?;
-                    }
-                }
-                Err(why) => channel.send(&FromReader::Missed(why), b"")?,
-            }
-        }
-        match round(&config, statics_known) {
-            Ok(read) => {
-                statics_known = true;
-                channel.send(&FromReader::Read(read), b"")?;
-            }
-            Err(why) => channel.send(&FromReader::Missed(why), b"")?,
+        for message in known.turn(&mut config, metadata::ask) {
+            channel.send(&message, b"")?;
         }
         // A thousand machines that booted together must not ask together.
         let next = Deadline::after(ROUND.mul_f64(0.75 + 0.25 * random::fraction()));
         if let Some((ToReader::Now, _)) = channel.recv::<ToReader>(next)? {
             log::info!("features: read again before the work");
         }
+    }
+}
+
+/// What is not to be asked for again.
+struct Known {
+    places: bool,
+    statics: bool,
+    /// That the cloud does not name any.
+    told: bool,
+}
+
+impl Known {
+    /// What there is to tell now. `ask` looks for the places.
+    fn turn(
+        &mut self,
+        config: &mut Config,
+        ask: impl FnOnce(&mut Config) -> Result<Option<Place>, String>,
+    ) -> Vec<FromReader> {
+        let mut told = Vec::new();
+        if !self.places {
+            match ask(config) {
+                Ok(outputs) => {
+                    self.places = true;
+                    told.extend(outputs.map(FromReader::Outputs));
+                }
+                // Nothing was read, and that is not the same as that there is nothing.
+                Err(why) if config.machine.is_none() && config.job.is_none() => return vec![FromReader::Missed(why)],
+                Err(why) if !self.told => {
+                    log::warn!("features: {why}");
+                    self.told = true;
+                }
+                Err(_) => {}
+            }
+        }
+        told.push(match round(config, self.statics) {
+            Ok(read) => {
+                // A place that is found later has some, too.
+                self.statics = self.places;
+                FromReader::Read(read)
+            }
+            Err(why) => FromReader::Missed(why),
+        });
+        told
     }
 }
 
@@ -152,6 +179,26 @@ mod tests {
 
     fn good(name: &str, value: &str) -> (String, Value) {
         (name.to_owned(), Value::Good(value.to_owned()))
+    }
+
+    #[test]
+    fn places_that_are_found_late_are_read_in_full() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("wall_limit_secs"), "600").unwrap();
+        let place = Place::Directory(dir.path().display().to_string());
+        let mut config =
+            Config { machine: None, job: None, has_outputs: true, metadata: true, trust: Trust::default() };
+        let mut known = Known { places: false, statics: false, told: false };
+        let away = || Err("GET x: no route".to_owned());
+        assert_eq!(known.turn(&mut config, |_| away()), [FromReader::Missed("GET x: no route".to_owned())]);
+        let found = known.turn(&mut config, |config| {
+            config.job = Some(place);
+            Ok(None)
+        });
+        let [FromReader::Read(values)] = &found[..] else { panic!("{found:?}") };
+        assert!(values.contains(&good("wall_limit_secs", "600")), "{values:?}");
+        let again = known.turn(&mut config, |_| away());
+        assert!(matches!(&again[..], [FromReader::Read(values)] if values.len() == DYNAMIC.len()), "{again:?}");
     }
 
     #[test]
