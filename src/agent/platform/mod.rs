@@ -230,10 +230,7 @@ impl Platform {
     fn hear_reader(&mut self) {
         while let Some(Ok(Some(message))) = self.reader.as_mut().map(Role::heard::<FromReader>) {
             match message {
-                FromReader::Outputs(place) => {
-                    log::info!("outputs: {place}, by the cloud's metadata");
-                    self.site.joboutputs.get_or_insert(place);
-                }
+                FromReader::Outputs(place) => self.outputs_named(place),
                 FromReader::Read(values) => self.take(values),
                 FromReader::Missed(why) => {
                     // Once, and not each minute; what was read before still counts.
@@ -243,6 +240,22 @@ impl Platform {
                     self.missed = Some(why);
                 }
             }
+        }
+    }
+
+    /// The reader has it from the network, and in a directory it is root that writes: that only the context may name.
+    fn outputs_named(&mut self, place: Place) {
+        match place {
+            Place::Directory(path) => {
+                log::warn!(
+                    "outputs: {path}, by the cloud's metadata, is left out: a directory is the context's to name"
+                );
+            }
+            place if self.site.metadata => {
+                log::info!("outputs: {place}, by the cloud's metadata");
+                self.site.joboutputs.get_or_insert(place);
+            }
+            Place::Url(_) => log::warn!("outputs: {place} was not asked for"),
         }
     }
 

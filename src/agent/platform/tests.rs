@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::shelf::Trust;
 use super::words::{FromReader, FromWriter, ToReader, ToWriter};
-use super::{reader, writer};
+use super::{Platform, reader, writer};
 use crate::agent::channel::Channel;
 use crate::clock::Deadline;
 use crate::context::mjf::Heartbeat;
@@ -151,4 +151,43 @@ fn a_writer_beats_first_and_answers_for_each_file() {
     assert_eq!(asked[1], "PUT /jo/good good");
     drop(agent);
     assert_eq!(role.join().unwrap(), 1);
+}
+
+#[test]
+fn nothing_is_written_after_the_last_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut agent, theirs) = Channel::pair().unwrap();
+    let heartbeat = Heartbeat { file: "beat".to_owned().try_into().unwrap(), secs: 1 };
+    let place = Place::Directory(dir.path().display().to_string());
+    let config = writer::Config { place, heartbeat: Some(heartbeat), trust: Trust::default() };
+    let role = thread::spawn(|| writer::run(config, theirs));
+    let mut put = |name: &str| {
+        agent.send(&ToWriter::Put { name: name.to_owned(), millis: 30_000 }, b"x").unwrap();
+        let FromWriter::Done { why, .. } = agent.recv(soon()).unwrap().unwrap().0;
+        assert_eq!(why, None);
+    };
+    put("report.json");
+    assert!(dir.path().join("beat").exists());
+    put("shutdown_message");
+    std::fs::remove_file(dir.path().join("beat")).unwrap();
+    // Longer than between two heartbeats.
+    thread::sleep(Duration::from_millis(2500));
+    assert!(!dir.path().join("beat").exists());
+    drop(agent);
+    assert_eq!(role.join().unwrap(), 1);
+}
+
+#[test]
+fn a_directory_for_root_is_not_the_networks_to_name() {
+    let mut platform = Platform::default();
+    platform.site.metadata = true;
+    platform.outputs_named(Place::Directory("/etc/cron.d".to_owned()));
+    assert_eq!(platform.site.joboutputs, None);
+    let [first, second] = ["http://h/jo", "http://h/more"].map(|url| Place::Url(url.to_owned()));
+    platform.outputs_named(first.clone());
+    platform.outputs_named(second.clone());
+    assert_eq!(platform.site.joboutputs, Some(first));
+    let mut unasked = Platform::default();
+    unasked.outputs_named(second);
+    assert_eq!(unasked.site.joboutputs, None);
 }
