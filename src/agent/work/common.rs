@@ -23,10 +23,10 @@ pub struct Common {
     pub tally: Tally,
     /// What the log has of claims.
     pub claims: Claims,
-    /// Since when nobody works and there is no work.
-    quiet: Option<Instant>,
-    /// Since when nothing can be claimed, and how the machine ends if that lasts.
-    trouble: Option<(Instant, Result<Verdict, Fault>)>,
+    /// While nobody works: the first and the last answer that there is no work.
+    quiet: Option<(Instant, Instant)>,
+    /// The first and the last time that nothing could be claimed, and how the machine ends if that lasts.
+    trouble: Option<(Instant, Instant, Result<Verdict, Fault>)>,
     /// Why no slot may claim, as it was told last.
     shut: Option<String>,
     /// Why the machine ends, once that is decided; what runs goes on.
@@ -65,7 +65,8 @@ impl Common {
     /// There is no work now.
     pub fn met_nothing(&mut self) {
         self.trouble = None;
-        self.quiet.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        self.quiet = Some((self.quiet.map_or(now, |(since, _)| since), now));
     }
 
     /// Somebody works: there is work.
@@ -75,8 +76,9 @@ impl Common {
 
     /// Nothing can be claimed; this is the machine's end if that lasts.
     pub fn met_fault(&mut self, end: Result<Verdict, Fault>) {
-        let since = self.trouble.as_ref().map_or_else(Instant::now, |(since, _)| *since);
-        self.trouble = Some((since, end));
+        let now = Instant::now();
+        let since = self.trouble.as_ref().map_or(now, |(since, ..)| *since);
+        self.trouble = Some((since, now, end));
     }
 
     /// Whether claims may be made, as against: why not. Whether that is new.
@@ -84,25 +86,34 @@ impl Common {
         std::mem::replace(&mut self.shut, shut.map(str::to_owned)) != self.shut
     }
 
-    /// For how long.
+    /// For how long, by the last answer: a limit is reached when one more was asked for then.
     pub fn quiet(&self) -> Option<Duration> {
-        self.quiet.map(|since| since.elapsed())
+        self.quiet.map(|(since, last)| last - since)
     }
 
     /// The same.
     pub fn trouble(&self) -> Option<Duration> {
-        self.trouble.as_ref().map(|(since, _)| since.elapsed())
+        self.trouble.as_ref().map(|(since, last, _)| *last - *since)
+    }
+
+    /// In how long a rule has something to say about that.
+    pub fn patience(&self) -> Option<Duration> {
+        let (since, ..) = self.trouble.as_ref()?;
+        let left = self.rules.fault.saturating_sub(since.elapsed());
+        // After that it is the last try that counts, which is on its way.
+        (!left.is_zero() || self.trouble() >= Some(self.rules.fault)).then_some(left)
     }
 
     /// The next pause of an idle slot. The last try is made when the limit is reached.
     pub fn idle_pause(&self, patience: &mut Patience) -> Duration {
-        let left = self.quiet().map_or(Duration::MAX, |quiet| self.rules.idle.saturating_sub(quiet));
+        let left = self.quiet.map_or(Duration::MAX, |(since, _)| self.rules.idle.saturating_sub(since.elapsed()));
         patience.pause().min(left)
     }
 
     /// The same of one whose claim failed.
     pub fn fault_pause(&self, patience: &mut Patience) -> Duration {
-        let left = self.trouble().map_or(Duration::MAX, |trouble| self.rules.fault.saturating_sub(trouble));
+        let since = self.trouble.as_ref().map(|(since, ..)| since.elapsed());
+        let left = since.map_or(Duration::MAX, |trouble| self.rules.fault.saturating_sub(trouble));
         patience.pause().min(left)
     }
 
@@ -170,7 +181,7 @@ impl Common {
     /// How the machine ends; `words` are those of a rule.
     pub fn end(self, words: impl FnOnce(Reason, &Tally) -> Verdict) -> Result<Verdict, Fault> {
         match (self.end, self.held, self.trouble) {
-            (Some(Why::Said(end)), ..) | (None, Some(Reason::Fault), Some((_, end))) => end,
+            (Some(Why::Said(end)), ..) | (None, Some(Reason::Fault), Some((.., end))) => end,
             (Some(Why::Rule(reason)), ..) | (None, Some(reason), _) => Ok(words(reason, &self.tally)),
             (None, None, _) => Err(machine_fault("the work is over for no reason")),
         }
@@ -203,6 +214,43 @@ impl fmt::Display for Why {
             Self::Rule(reason) => reason.fmt(f),
             Self::Said(Ok(verdict) | Err(Fault::Failed(verdict))) => f.write_str(&verdict.text),
             Self::Said(Err(Fault::Stop)) => f.write_str("the machine is asked to end"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::{Seen, Word};
+    use super::*;
+
+    #[test]
+    fn a_limit_is_reached_by_a_last_try() {
+        let span = Duration::from_millis(50);
+        let (max_tasks, zero) = (9, Duration::ZERO);
+        let rules = Rules { idle: span, fault: span, max_tasks, min_task: zero, grace: zero };
+        let mut common = Common::new(rules, zero, Bans::default(), 1);
+        let judge = |common: &Common| {
+            rules.judge(&Seen { quiet: common.quiet(), trouble: common.trouble(), ..Seen::default() })
+        };
+        for reason in [Reason::Idle, Reason::Fault] {
+            let meet = |common: &mut Common| match reason {
+                Reason::Idle => common.met_nothing(),
+                _ => common.met_fault(Ok(Verdict::done("x"))),
+            };
+            let mut patience = Patience::new((span * 100, span * 100));
+            meet(&mut common);
+            let pause = match reason {
+                Reason::Idle => common.idle_pause(&mut patience),
+                _ => common.fault_pause(&mut patience),
+            };
+            assert!(pause <= span, "{pause:?}");
+            std::thread::sleep(span);
+            // A server that is back by now, or a token that has come, is found.
+            assert_eq!((judge(&common), common.patience()), (Word::Claim(9), None), "{reason}");
+            meet(&mut common);
+            assert_eq!(judge(&common), Word::Finish(reason));
+            assert!(reason != Reason::Fault || common.patience() == Some(zero));
+            common.is_at_work();
         }
     }
 }

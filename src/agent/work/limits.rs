@@ -33,9 +33,9 @@ pub struct Seen {
     pub asking: u32,
     /// Whether any slot works on a token.
     pub busy: bool,
-    /// Since nobody worked and somebody heard that there is no work.
+    /// While nobody works: from the first to the last answer that there is no work.
     pub quiet: Option<Duration>,
-    /// Since nothing could be claimed.
+    /// From the first to the last time that nothing could be claimed.
     pub trouble: Option<Duration>,
     /// Until the machine is to be gone.
     pub left: Option<Duration>,

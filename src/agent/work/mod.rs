@@ -281,8 +281,7 @@ fn wait(agent: &mut Agent, slots: &[Slot], common: &mut Common, until: Option<De
     // What a rule waits for.
     let rules = &common.rules;
     let stop = until.filter(|_| !common.is_stopping()).map(|until| until.left().saturating_sub(rules.stopping()));
-    let patience = common.trouble().filter(|_| !common.is_over());
-    let patience = patience.map(|trouble| rules.fault.saturating_sub(trouble));
+    let patience = common.patience().filter(|_| !common.is_over());
     for span in stop.into_iter().chain(patience) {
         wake = wake.min(Deadline::after(span));
     }
