@@ -181,6 +181,7 @@ impl Common {
     /// How the machine ends; `words` are those of a rule.
     pub fn end(self, words: impl FnOnce(Reason, &Tally) -> Verdict) -> Result<Verdict, Fault> {
         match (self.end, self.held, self.trouble) {
+            (Some(Why::Pilot(verdict)), ..) => Ok(verdict),
             (Some(Why::Said(end)), ..) | (None, Some(Reason::Fault), Some((.., end))) => end,
             (Some(Why::Rule(reason)), ..) | (None, Some(reason), _) => Ok(words(reason, &self.tally)),
             (None, None, _) => Err(machine_fault("the work is over for no reason")),
@@ -195,13 +196,17 @@ pub enum Why {
     Rule(Reason),
     /// This happened.
     Said(Result<Verdict, Fault>),
+    /// A pilot has said so itself.
+    Pilot(Verdict),
 }
 
 impl Why {
-    /// What is wrong counts more than the host's wish to end, and that more than work that is done.
+    /// What is wrong counts more than a pilot's own word, which it may well give when it is stopped; that more than the
+    /// host's wish to end, and that more than work that is done.
     fn gravity(&self) -> u8 {
         match self {
-            Self::Said(Ok(verdict) | Err(Fault::Failed(verdict))) if verdict.code >= 400 => 2,
+            Self::Said(Ok(verdict) | Err(Fault::Failed(verdict))) | Self::Pilot(verdict) if verdict.code >= 400 => 3,
+            Self::Pilot(_) => 2,
             Self::Said(Err(Fault::Stop)) => 1,
             _ => 0,
         }
@@ -212,7 +217,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rule(reason) => reason.fmt(f),
-            Self::Said(Ok(verdict) | Err(Fault::Failed(verdict))) => f.write_str(&verdict.text),
+            Self::Said(Ok(verdict) | Err(Fault::Failed(verdict))) | Self::Pilot(verdict) => f.write_str(&verdict.text),
             Self::Said(Err(Fault::Stop)) => f.write_str("the machine is asked to end"),
         }
     }
@@ -222,6 +227,26 @@ impl fmt::Display for Why {
 mod tests {
     use super::super::limits::{Seen, Word};
     use super::*;
+
+    #[test]
+    fn a_pilots_own_word_counts_however_it_was_stopped() {
+        let zero = Duration::ZERO;
+        let rules = Rules { idle: zero, fault: zero, max_tasks: 9, min_task: zero, grace: zero };
+        let verdict = |code| Verdict { code, text: "x".to_owned() };
+        let stops: [fn(&mut Common); 2] = [|common| common.stop(Why::Rule(Reason::Deadline)), Common::asked];
+        for stop in stops {
+            for (pilot, dirty, expected) in [(200, false, 200), (300, false, 300), (200, true, 700), (600, true, 600)] {
+                let mut common = Common::new(rules, zero, Bans::default(), 1);
+                stop(&mut common);
+                common.finish(Why::Pilot(verdict(pilot)));
+                if dirty {
+                    common.dirty("x");
+                }
+                let end = common.end(|_, _| verdict(100)).map(|verdict| verdict.code);
+                assert!(matches!(end, Ok(code) if code == expected), "{pilot} {dirty}: {end:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_limit_is_reached_by_a_last_try() {

@@ -399,7 +399,7 @@ impl Slot {
         audit::settled(&token, ended.name.as_deref(), fate, bytes, &note);
         told::log(&token, &ended, fate, &note);
         if let Some(verdict) = platform::pilot_ended(agent, &ended.outcome, ended.said.clone()) {
-            common.finish(Why::Said(Ok(verdict)));
+            common.finish(if ended.said.is_some() { Why::Pilot(verdict) } else { Why::Said(Ok(verdict)) });
         }
         let settled = common.tally.settled(self.number, &token.id, fate, &ended.outcome);
         if let Some(what) = &ended.dirty {
