@@ -209,6 +209,24 @@ fn a_claim_that_arrives_late_is_put_back() {
 }
 
 #[test]
+fn a_late_claim_that_is_not_put_back_at_once_is_put_back_later() {
+    let mut bench = bench(&[free("t")], |request, seen| match (request.kind(), seen) {
+        ("claim", 0) | ("get", 1) => Fault::DoesThenStalls(Duration::from_secs(3)),
+        ("scrub", 0) => says(500),
+        // Nor is it found among all that are claimed.
+        ("locked", _) => says(404),
+        _ => Fault::Honest,
+    });
+    let why = bench.worker.why();
+    assert!(why.starts_with("fault: PUT http://") && why.contains("timeout"), "{why}");
+    // Nobody else can have it.
+    assert_eq!(bench.worker.why(), "NoWork");
+    bench.worker.claimed();
+    assert_eq!(bench.fake.document("t")["scrub_count"], 1);
+    bench.worker.release();
+}
+
+#[test]
 fn the_largest_result_passes_and_a_large_token() {
     let large = "x".repeat(2 << 20);
     let document = json!({"_id": "t", "lock": 0, "done": 0, "input": large});
