@@ -154,11 +154,11 @@ pub(super) fn trailing_token(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(&text[text.len() - digits..]).ok()?.parse().ok()
 }
 
-/// All numbers in a text, each once.
+/// All numbers in a text, each once; of one that is too large for a token the largest. It must not be left out: a list
+/// without any number stands for a whole pool.
 pub(super) fn token_list(text: &[u8]) -> Vec<i64> {
-    let numbers =
-        text.split(|b| !b.is_ascii_digit()).filter_map(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-    numbers.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    let words = text.split(|b| !b.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    words.map(leading_number).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }
 
 /// The tokens in a text: its lines without their ends. A blank line is an empty token.
@@ -313,6 +313,7 @@ mod tests {
         }
         assert_eq!(token_list(b"3, 4\n3 tokens/12"), [3, 4, 12]);
         assert_eq!(token_list(b"all"), [] as [i64; 0]);
+        assert_eq!(token_list(b"99999999999999999999"), [i64::MAX], "no number at all moves a whole pool");
     }
 
     #[test]
