@@ -242,6 +242,11 @@ fn posted_lines_and_forms_become_tokens() {
     for bad in ["ntokens=0", "ntokens=1000001", "ntokens=x", "ntokens=5&offset=9223372036854775807", "", "pool="] {
         assert_eq!(post(FORM.1, bad), 400, "{bad}");
     }
+    // Nobody else is answered while they are stored.
+    let many = "\n".repeat(1_000_001);
+    for (kind, body) in [("text/plain", many.clone()), (FORM.1, format!("tokens={many}"))] {
+        assert_eq!(post(kind, &body), 413, "{kind}");
+    }
     for kind in ["", "application/json", "multipart/mixed; boundary=b"] {
         assert_eq!(post(kind, "a"), 415, "{kind}");
     }
