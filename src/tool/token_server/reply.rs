@@ -77,7 +77,7 @@ pub(super) fn pointer(status: StatusCode, format: Format, title: &str, url: &str
     response
 }
 
-/// Text for XML, also inside attributes. Control characters cannot be in XML at all.
+/// Text for XML, also inside attributes. Control characters and two others cannot be in XML at all (1.0, 2.2).
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
@@ -87,6 +87,7 @@ pub(super) fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\n' | '\t' => escaped.push(char),
+            '\u{fffe}' | '\u{ffff}' => escaped.push(char::REPLACEMENT_CHARACTER),
             _ if char.is_control() => escaped.push(char::REPLACEMENT_CHARACTER),
             _ => escaped.push(char),
         }
@@ -134,5 +135,6 @@ mod tests {
     #[test]
     fn text_stays_text_in_xml() {
         assert_eq!(escape("<a href=\"&\">\u{1b}\n"), "&lt;a href=&quot;&amp;&quot;&gt;\u{fffd}\n");
+        assert_eq!(escape("\u{fffe}\u{ffff}"), "\u{fffd}\u{fffd}", "XML 1.0, 2.2");
     }
 }
