@@ -26,7 +26,7 @@ impl Screen {
             return;
         }
         if self.terminal {
-            let _ = write!(io::stderr(), "\r\x1b[K{line}").and_then(|()| io::stderr().flush());
+            let _ = write!(io::stderr(), "{}", one_line(&line)).and_then(|()| io::stderr().flush());
         } else {
             let now = Instant::now();
             if now < self.due {
@@ -47,6 +47,12 @@ impl Drop for Screen {
     }
 }
 
+/// In the place of the one before. Where the terminal is narrower it is cut off (DECAWM), as only the last line of
+/// several could be taken back.
+fn one_line(line: &str) -> String {
+    format!("\r\x1b[K\x1b[?7l{line}\x1b[?7h")
+}
+
 /// `[######........................]  20 %`
 pub(super) fn bar(done: u64, total: u64) -> String {
     let share =
@@ -59,6 +65,12 @@ pub(super) fn bar(done: u64, total: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is longer than the terminal is wide is cut off: a second line of it would stay for ever.
+    #[test]
+    fn a_line_stays_one_line() {
+        assert_eq!(one_line("a"), "\r\x1b[K\x1b[?7la\x1b[?7h");
+    }
 
     #[test]
     fn a_bar_is_as_long_as_the_work() {
