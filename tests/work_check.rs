@@ -338,4 +338,8 @@ fn wrong_usage_is_told_apart() {
     assert!(checked.ends(2).err.contains("payload.memory_mb: 512 is more than the image's 256"), "{}", checked.err);
     let checked = desk.run(&["--policy", &policy, "--token", "/none"], "");
     assert!(checked.ends(2).err.contains("/none: No such file"), "{}", checked.err);
+    // Before anything runs: its result would be lost.
+    let checked = desk.run(&["--policy", &policy, "--token", "-", "--result", "."], "");
+    assert!(checked.ends(2).err.contains(".: Is a directory"), "{}", checked.err);
+    assert_eq!(checked.out, "");
 }

@@ -12,15 +12,16 @@ mod summary;
 mod walls;
 mod watch;
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, open};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use thiserror::Error;
 
 use super::Outcome;
@@ -171,11 +172,8 @@ fn check(options: &Check) -> Result<Ended, CheckError> {
     let stage = stage::enter(image, &payload)?;
     let job = attempt::start(stage, &payload, &token, &screen, options.strict)?;
     let ended = watch::to_the_end(job, &payload, signals, &screen);
-    let ended = match (&keep, ended.result.as_deref()) {
-        (Some(keep), Some(result)) => {
-            keep.write(result)?;
-            Ended { kept: Some(keep.path.clone()), ..ended }
-        }
+    let ended = match (keep, ended.result.as_deref()) {
+        (Some(keep), Some(result)) => Ended { kept: Some(keep.write(result)?), ..ended },
         _ => ended,
     };
     Ok(screen.end(ended))
@@ -230,26 +228,39 @@ fn read(path: &Path) -> Result<Vec<u8>, CheckError> {
     fs::read(path).map_err(|error| CheckError::File { path: path.to_owned(), error })
 }
 
-/// Where the result goes: a directory as it was before this process had a root of its own.
+/// Where the result goes: opened before this process has a root of its own, and before a payload has run for hours.
 struct Keep {
     path: PathBuf,
-    dir: OwnedFd,
+    file: File,
+    /// The directory of a file that was not there before, until there is a result in it.
+    empty: Option<OwnedFd>,
 }
 
 impl Keep {
     fn prepare(path: &Path) -> Result<Self, CheckError> {
+        let failed = |error: io::Error| CheckError::File { path: path.to_owned(), error };
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = open(dir, flags, Mode::empty());
-        let failed = |errno: Errno| CheckError::File { path: path.to_owned(), error: errno.into() };
-        Ok(Self { path: path.to_owned(), dir: dir.map_err(failed)? })
+        let dir = open(dir, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+        let empty = fs::symlink_metadata(path).is_err().then_some(dir);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), file, empty })
     }
 
-    fn write(&self, result: &[u8]) -> Result<(), CheckError> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
-        let name = self.path.file_name().unwrap_or_default();
-        let file = openat(&self.dir, name, flags, Mode::from_bits_truncate(0o666)).map_err(io::Error::from);
-        let written = file.and_then(|file| File::from(file).write_all(result));
-        written.map_err(|error| CheckError::File { path: self.path.clone(), error })
+    fn write(mut self, result: &[u8]) -> Result<PathBuf, CheckError> {
+        // What is no plain file has no length.
+        let cleared = if self.file.metadata().is_ok_and(|meta| meta.is_file()) { self.file.set_len(0) } else { Ok(()) };
+        let written = cleared.and_then(|()| self.file.write_all(result));
+        written.map_err(|error| CheckError::File { path: self.path.clone(), error })?;
+        self.empty = None;
+        Ok(self.path.clone())
+    }
+}
+
+impl Drop for Keep {
+    fn drop(&mut self) {
+        if let (Some(dir), Some(name)) = (&self.empty, self.path.file_name()) {
+            let _ = unlinkat(dir, name, UnlinkatFlags::NoRemoveDir);
+        }
     }
 }
