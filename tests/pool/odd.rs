@@ -141,6 +141,21 @@ fn a_load_that_fails_says_what_is_in() {
 }
 
 #[test]
+fn a_load_that_is_done_is_not_called_failed() {
+    // The tokens are taken, and how many there are then is not told.
+    let url = says("202 Accepted", "", "");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("lines");
+    std::fs::write(&file, "x\ny\n").unwrap();
+    let said = run(&url, &["load", "p", file.to_str().unwrap()]);
+    assert_eq!((said.code, said.out.as_str()), (0, "p: 2 tokens loaded\n"), "{said:?}");
+    assert_eq!(said.err.replace(&url, "URL"), "p: how many it has now is not known: GET URL/pools/p/progress: 202\n");
+    let bad = run(&url, &["load", "p", file.to_str().unwrap(), "--type", "text/plain\nX: y"]);
+    assert_eq!(bad.code, 2, "{bad:?}");
+    assert!(bad.err.contains("'--type <TYPE>'") && bad.err.contains("is not a media type"), "{bad:?}");
+}
+
+#[test]
 fn a_password_stays_at_home() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("user");

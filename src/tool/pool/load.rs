@@ -26,7 +26,7 @@ pub(super) struct Load {
     #[arg(long = "files", conflicts_with_all = ["count_lines", "from_line"])]
     whole_files: bool,
     /// The tokens' media type, which may name their owner [default: text/plain, and of files application/octet-stream]
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", value_parser = media_type)]
     kind: Option<String>,
     /// Load nothing unless there are exactly so many tokens in the file
     #[arg(long, value_name = "N")]
@@ -34,6 +34,12 @@ pub(super) struct Load {
     /// Begin at this line: to go on where an earlier load ended
     #[arg(long, value_name = "N", default_value_t = 1)]
     from_line: u64,
+}
+
+/// It becomes a header.
+fn media_type(text: &str) -> Result<String, String> {
+    let ok = text.contains('/') && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    if ok { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a media type, such as text/plain")) }
 }
 
 const HELP: &str = "\
@@ -74,7 +80,7 @@ pub(super) fn load(client: &Client, options: &Load) -> Result<Outcome, PoolError
             loaded += batch.tokens;
         }
     }
-    said(client, &options.pool, loaded)
+    Ok(said(client, &options.pool, loaded))
 }
 
 fn load_files(client: &Client, options: &Load) -> Result<Outcome, PoolError> {
@@ -95,7 +101,7 @@ fn load_files(client: &Client, options: &Load) -> Result<Outcome, PoolError> {
             loaded += 1;
         }
     }
-    said(client, &options.pool, loaded)
+    Ok(said(client, &options.pool, loaded))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PoolError> {
@@ -130,10 +136,17 @@ fn are(number: u64, what: &str) -> String {
     format!("{} {}", count(number, what), if number == 1 { "is" } else { "are" })
 }
 
-fn said(client: &Client, pool: &PoolName, loaded: u64) -> Result<Outcome, PoolError> {
+fn said(client: &Client, pool: &PoolName, loaded: u64) -> Outcome {
+    let loaded = format!("{pool}: {} loaded", count(loaded, "token"));
     // Machines may be at work on them already, so this proves nothing; but a surprise is seen at once.
-    let now = client.size(pool)?;
-    Ok(Outcome::from(format!("{pool}: {} loaded; it has {now} now", count(loaded, "token"))))
+    match client.size(pool) {
+        Ok(now) => Outcome::from(format!("{loaded}; it has {now} now")),
+        // All of them are in: who is told of a failure would load them once more.
+        Err(error) => {
+            let warnings = format!("{pool}: how many it has now is not known: {error}\n");
+            Outcome { warnings, ..Outcome::from(loaded) }
+        }
+    }
 }
 
 fn usage(why: &str) -> Outcome {
