@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 
-use crate::client::{Said, run};
+use crate::client::{Said, command, run};
 
 /// Answers every request alike, in a connection each; returns its URL.
 fn server(answer: impl Into<Vec<u8>>, endless: bool) -> String {
@@ -161,9 +161,12 @@ fn a_password_stays_at_home() {
     let file = dir.path().join("user");
     std::fs::write(&file, "ann:s3cret\n").unwrap();
     let file = file.to_str().unwrap();
-    let said = run("http://tokens.example.org/4.1", &["create", "--user-file", file]);
-    assert_eq!(said.code, 1);
-    assert!(said.err.contains("a password is not sent over http"), "{said:?}");
+    for elsewhere in ["tokens.example.org", "localhost.example.org", "127.0.0.1.example.org:8080", "127.1x.example.org"]
+    {
+        let said = run(&format!("http://{elsewhere}/4.1"), &["create", "--user-file", file]);
+        assert_eq!(said.code, 1);
+        assert!(said.err.contains("a password is not sent over http"), "{said:?}");
+    }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/4.1", listener.local_addr().unwrap());
     let seen = thread::spawn(move || {
@@ -173,7 +176,12 @@ fn a_password_stays_at_home() {
         let _ = stream.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n");
         String::from_utf8_lossy(&request[..read]).into_owned()
     });
-    let said = run(&url, &["create", "--user-file", file]);
+    // Not to a proxy either.
+    let said: Said = command(&url, &["create", "--user-file", file])
+        .env("http_proxy", "http://127.0.0.1:1")
+        .output()
+        .unwrap()
+        .into();
     assert!(said.err.ends_with("403: the server does not allow that\n"), "{said:?}");
     let seen = seen.join().unwrap().to_ascii_lowercase();
     assert!(seen.contains("authorization: basic yw5uonmzy3jlda=="), "{seen}");

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,6 +112,10 @@ impl Client {
                 .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
                 .root_certs(authorities(&base, server.ca.as_deref())?);
             config = config.https_only(true).tls_config(tls.build());
+        }
+        if http_host(&base).is_some_and(is_here) {
+            // A proxy of the environment is elsewhere: it cannot reach this server, and must not see its password.
+            config = config.proxy(None);
         }
         let authorization = server.user_file.as_deref().map(|path| basic(&base, path)).transpose()?;
         Ok(Self { agent: Agent::new_with_config(config.build()), base, authorization })
@@ -355,11 +360,21 @@ fn authorities(base: &str, file: Option<&Path>) -> std::result::Result<RootCerts
     Ok(RootCerts::from(certificates.iter().map(|der| Certificate::from_der(der).to_owned())))
 }
 
+/// `host[:port]` of a URL that is not encrypted.
+fn http_host(base: &str) -> Option<&str> {
+    base.strip_prefix("http://").and_then(|rest| rest.split('/').next())
+}
+
+/// Whether `host[:port]` is this machine. A name may begin like an address of it, and be anybody's.
+fn is_here(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
 /// RFC 7617. Over http only to this machine, where nobody listens in.
 fn basic(base: &str, path: &Path) -> std::result::Result<String, SetupError> {
-    let host = base.strip_prefix("http://").map(|rest| rest.split('/').next().unwrap_or_default());
-    let local = |host: &str| ["127.", "localhost", "[::1]"].iter().any(|local| host.starts_with(local));
-    if host.is_some_and(|host| !local(host)) {
+    if http_host(base).is_some_and(|host| !is_here(host)) {
         return Err(SetupError::Open { url: base.to_owned() });
     }
     let wrong = |why: String| SetupError::File { path: path.to_owned(), why };
