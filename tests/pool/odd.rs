@@ -185,6 +185,9 @@ fn a_password_stays_at_home() {
     assert!(said.err.ends_with("403: the server does not allow that\n"), "{said:?}");
     let seen = seen.join().unwrap().to_ascii_lowercase();
     assert!(seen.contains("authorization: basic yw5uonmzy3jlda=="), "{seen}");
+    let deaf = says("401 No", "", "");
+    let wrong = failed(run(&deaf, &["create", "--user-file", file]), &deaf);
+    assert!(wrong.ends_with("401: the server does not take this user and password"), "{wrong}");
     std::fs::write(file, "no colon\n").unwrap();
     let said = run(&url, &["create", "--user-file", file]);
     assert!(said.err.ends_with("user: its first line is not USER:PASSWORD\n"), "{said:?}");

@@ -270,6 +270,9 @@ impl Client {
         if wanted.contains(&status) {
             return Ok((call, answer));
         }
+        if status == 401 && self.authorization.is_some() {
+            return Err(call.refused("401: the server does not take this user and password".to_owned()));
+        }
         let location = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
         Err(call.unwanted(status, location))
     }
