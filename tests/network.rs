@@ -181,12 +181,14 @@ fn uninterrupted<T>(mut receive: impl FnMut() -> io::Result<T>) -> io::Result<T>
 
 /// Whether a datagram from here reaches the server at `address`, and its answer comes back.
 fn echoes(lab: &Lab, address: &str) -> bool {
-    let server = lab.on_server(|| UdpSocket::bind((address, 9999)).unwrap());
+    // Any free port: a child that another test forks at this moment holds the last one for a while.
+    let server = lab.on_server(|| UdpSocket::bind((address, 0)).unwrap());
+    let port = server.local_addr().unwrap().port();
     let client = UdpSocket::bind(if address.contains(':') { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
     for socket in [&server, &client] {
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     }
-    if client.send_to(b"hello", (address, 9999)).is_err() {
+    if client.send_to(b"hello", (address, port)).is_err() {
         return false;
     }
     let mut bytes = [0; 16];
