@@ -63,6 +63,7 @@ mod truncated_cd;
 mod two_cds;
 mod user_disk;
 mod whole_slice;
+mod work_ends;
 
 use crate::case::Case;
 
@@ -90,6 +91,11 @@ pub const ALL: &[Case] = &[
     stop_rules::MAX_TASKS,
     stop_rules::LATE,
     server_late::CASE,
+    work_ends::NO_WORK,
+    work_ends::REFUSED,
+    work_ends::NONSENSE,
+    work_ends::HTML,
+    work_ends::GONE,
     log::FLOOD,
     spool::POWER_CUT,
     spool::FULL,
