@@ -22,8 +22,8 @@ const LOGS: Duration = Duration::from_secs(30);
 const MESSAGE: Duration = Duration::from_secs(20);
 /// Between two tries of that.
 const AGAIN: Duration = Duration::from_secs(3);
-/// All of [`last_word`] at most; the writer may be buried twice, and the reader once.
-pub const LAST_WORD: Duration = LOGS.saturating_add(MESSAGE).saturating_add(DYING.saturating_mul(3));
+/// All of [`last_word`] at most; the reader is buried once, and writers twice when their time is over already.
+pub const LAST_WORD: Duration = LOGS.saturating_add(MESSAGE).saturating_add(DYING.saturating_mul(4));
 /// Bytes that wait for a writer; what comes beyond is left out, as all of it is in the agent's memory.
 const MOST_WAITING: usize = 16 * 1024 * 1024;
 
@@ -174,6 +174,11 @@ fn say(agent: &mut Agent, verdict: &Verdict) {
             Some(Fate::Arrived) => return log::info!("outputs: {} is at the site", pilot::FILE),
             Some(Fate::Refused) => return,
             Some(Fate::Failed) => drop(agent.events.wait_through(&[], deadline.min(Deadline::after(AGAIN)))),
+            // The writer died over it: nothing is on its way any more, and the time is not over.
+            None if agent.platform.on_the_way.is_empty() => {
+                agent.events.wait_through(&[], deadline.min(Deadline::after(AGAIN)));
+                another_writer(agent);
+            }
             None => return,
         }
     }
