@@ -7,7 +7,7 @@ pub const UNKNOWN_KEY: Case = Case::new("bad-context-key", |stage| {
     let text = "{\n  \"hostname\": \"vm\",\n  \"sylog\": {\"server\": \"10.0.2.2\"}\n}\n";
     let why = "context.json:3: sylog: unknown field `sylog`, \
         expected one of `hostname`, `timezone`, `network`, `firewall`, `syslog`, `work`, `limits`, \
-        `user_disk`, `cd`, `payload`, `bans`";
+        `user_disk`, `cd`, `payload`, `mjf`, `bans`";
     boot(stage, "context.json", text, why)
 });
 
