@@ -175,6 +175,11 @@ fn progress_counts_and_waits_for_the_end() {
     ));
     assert!(said.out.ends_with("; the 1 that failed are in mc.failed\n"), "{said:?}");
     assert_eq!(said.err, "", "no terminal, and soon over");
+
+    let said = run(&url, &["progress", "mistyped", "--total", "10", "--wait"]);
+    assert_eq!(said.code, 0);
+    let doubt = format!("{url}/pools/mistyped/: no tokens: the pool is empty, or its name is mistyped\n");
+    assert_eq!(said.err, doubt);
 }
 
 #[test]

@@ -44,6 +44,24 @@ fn only_users_get_in() {
     assert!(counts.contains("topos_requests_total{route=\"nextToken\",method=\"PUT\",status=\"401\"} 1\n"), "{counts}");
 }
 
+/// A page of another site that a user of this one looks at.
+#[test]
+fn a_page_of_another_site_takes_no_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    assert_eq!(server.ask("PUT", "p/nextToken", &[], b"a").status, 201);
+    for site in ["cross-site", "same-site"] {
+        let ask = |method, target| server.ask(method, target, &[("Sec-Fetch-Site", site)], b"").status;
+        assert_eq!(ask("GET", "p/nextToken?timeout=60"), 403);
+        assert_eq!(ask("DELETE", "p/"), 403);
+        assert_eq!(ask("POST", "p/?http_method=DELETE"), 403);
+        assert_eq!(ask("GET", "p/"), 200, "a link to the page");
+    }
+    for site in ["none", "same-origin"] {
+        assert_eq!(server.ask("GET", "p/tokens/1", &[("Sec-Fetch-Site", site)], b"").body, "a", "{site}");
+    }
+}
+
 #[test]
 fn https_with_the_site_s_own_certificate() {
     let dir = tempfile::tempdir().unwrap();

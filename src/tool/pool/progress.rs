@@ -85,6 +85,7 @@ pub(super) fn progress(client: &Client, options: &Progress) -> Result<Outcome, P
     if total == 0 {
         return Ok(nothing(client, pool));
     }
+    let was_empty = state.tokens + state.failed == 0;
     if options.wait {
         state = wait(client, pool, failed.as_ref(), total, state)?;
     }
@@ -100,7 +101,9 @@ pub(super) fn progress(client: &Client, options: &Progress) -> Result<Outcome, P
             text += &format!("; the {} that failed are in {failed}", state.failed);
         }
     }
-    Ok(Outcome::from(text))
+    // To the protocol, a pool that is empty and one that never was are the same.
+    let warnings = if was_empty { nothing(client, pool).warnings } else { String::new() };
+    Ok(Outcome { warnings, ..Outcome::from(text) })
 }
 
 /// Until the pool is empty. Outlives a server that is started anew.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
-use axum::http::header::{self, HeaderMap, HeaderName};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -57,6 +57,9 @@ pub(super) async fn serve(server: &Server, peer: SocketAddr, request: Request) -
     let route = resource.as_ref().map_or("other", Resource::route);
     let outcome = match &server.users {
         Some(users) if !admitted(users, request.headers()).await => refuse(StatusCode::UNAUTHORIZED, "Who are you?"),
+        _ if is_foreign(&request, resource.as_ref()) => {
+            refuse(StatusCode::FORBIDDEN, "Another site's page may only lead to a pool's page")
+        }
         _ => answer(server, peer, resource, request).await,
     };
     let mut response = outcome.unwrap_or_else(|refusal| {
@@ -83,6 +86,14 @@ async fn admitted(users: &Users, headers: &HeaderMap) -> bool {
         Some(header) => users.admit(header.as_bytes()).await,
         None => false,
     }
+}
+
+/// Whether a browser asks on behalf of another site's page, for more than a page to look at: the browser's user may be
+/// inside a network that its page is not in, or logged in, and a mere GET takes a token here.
+fn is_foreign(request: &Request, resource: Option<&Resource>) -> bool {
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let is_page = matches!(resource, Some(Resource::Root | Resource::Pools | Resource::Pool(_) | Resource::Unslashed));
+    matches!(site, Some(b"cross-site" | b"same-site")) && !(is_page && request.method() == Method::GET)
 }
 
 /// A request, read.
