@@ -13,13 +13,15 @@ mod name;
 mod progress;
 mod results;
 mod screen;
+mod server;
 
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-use self::client::{CallError, Client, SetupError};
+use self::client::{CallError, Client};
+use self::server::{Server, SetupError};
 use super::Outcome;
 use crate::context::site::PoolName;
 
@@ -68,20 +70,6 @@ enum What {
     Drain(drain::Drain),
     /// Fetch a pool of results into a directory, a file each
     Results(results::Results),
-}
-
-/// Which server, and as whom.
-#[derive(Debug, clap::Args)]
-struct Server {
-    /// Its URL, up to the protocol's version [default: $CTXTOOL_URL, or else http://127.0.0.1:8080/4.1]
-    #[arg(long, global = true, value_name = "URL")]
-    url: Option<String>,
-    /// A file with one line USER:PASSWORD, where the server asks for a password
-    #[arg(long, global = true, value_name = "FILE")]
-    user_file: Option<PathBuf>,
-    /// The authorities that sign the server's certificate, PEM [default: those of this machine]
-    #[arg(long, global = true, value_name = "FILE.pem")]
-    ca: Option<PathBuf>,
 }
 
 /// Why something could not be done; nothing of it was, unless the message says so.
