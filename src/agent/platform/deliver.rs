@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::super::Agent;
 use super::super::events::DYING;
 use super::pilot;
+use super::roles::{Role, keep_roles};
 use super::words::{FromWriter, ToWriter};
-use super::{Platform, attend, keep_roles};
+use super::{Platform, attend};
 use crate::clock::Deadline;
 use crate::logging;
 use crate::mjf::place::Place;
@@ -48,7 +49,7 @@ fn put_within(platform: &mut Platform, name: &str, content: &[u8], limit: Durati
 pub(super) fn hear_writer(platform: &mut Platform) -> Option<Fate> {
     let mut last = None;
     loop {
-        match platform.writer.as_mut().map(super::Role::heard::<FromWriter>) {
+        match platform.writer.as_mut().map(Role::heard::<FromWriter>) {
             Some(Ok(Some(FromWriter::Done { name, why, refused }))) => {
                 platform.on_the_way.retain(|each| *each != name);
                 last = Some(match (why, refused) {

@@ -9,6 +9,7 @@ pub mod deliver;
 mod metadata;
 pub mod pilot;
 mod reader;
+mod roles;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -17,25 +18,20 @@ mod writer;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::poll::PollFlags;
 use nix::time::{ClockId, clock_gettime};
-use serde::de::DeserializeOwned;
 
 use super::Agent;
-use super::channel::Channel;
 use super::network;
-use super::roles;
 use super::runner::{Done, Due, Fault, site_fault};
 use crate::clock::Deadline;
 use crate::context::exec::Exec;
 use crate::context::medium::COPY;
 use crate::context::mjf::Mjf;
 use crate::context::site::{CdPath, Work};
-use crate::ids;
 use crate::image::payload::Payload;
 use crate::mjf::deadline::{Cause, End, LOCAL_FILE, Times};
 use crate::mjf::given::{Facts, Features};
@@ -44,15 +40,13 @@ use crate::mjf::place::Place;
 use crate::payload::given::{Given, JobEnd};
 use crate::payload::outcome::Outcome;
 use crate::payload::result;
-use crate::sys::process::Child;
 use crate::verdict::Verdict;
+use roles::{Role, bury_roles, keep_roles};
 use shelf::Trust;
 use words::{FromReader, ToReader};
 
 /// Before the first job, for a first word from the site: a few short files of a neighbour.
 const FIRST: Duration = Duration::from_secs(20);
-/// Before another role after one that died.
-const RESTART: Duration = Duration::from_secs(30);
 /// Of [`LOCAL_FILE`]: a number.
 const LOCAL_LONGEST: usize = 64;
 
@@ -90,13 +84,6 @@ struct Pilot {
     proxy: Option<Vec<u8>>,
 }
 
-/// A role and the line to it.
-#[derive(Debug)]
-struct Role {
-    child: Child,
-    channel: Channel,
-}
-
 /// Whether there is anything to read or write.
 pub fn due(agent: &Agent) -> Due {
     let named = agent.site.mjf.places().into_iter().filter(|(_, place)| place.is_some()).map(|(key, _)| key);
@@ -131,68 +118,12 @@ pub fn start(agent: &mut Agent, _: Deadline) -> Result<Done, Fault> {
     Ok(Done::Next(String::new()))
 }
 
-/// Starts the roles that are due and not there.
-fn keep_roles(agent: &mut Agent) {
-    let Platform { site, trust, reader, writer, restart, .. } = &agent.platform;
-    if restart.is_some_and(|restart| !restart.passed()) {
-        return;
-    }
-    let reads = site.machinefeatures.is_some() || site.jobfeatures.is_some() || site.metadata;
-    let (site, trust) = (site.clone(), trust.clone());
-    let (reader_due, writer_due) = (reader.is_none() && reads, writer.is_none());
-    if reader_due {
-        let config = reader::Config {
-            machine: site.machinefeatures,
-            job: site.jobfeatures,
-            has_outputs: site.joboutputs.is_some(),
-            metadata: site.metadata,
-            trust: trust.clone(),
-        };
-        agent.platform.reader = start_role(agent, "features", Some(ids::PLATFORM), |line| reader::run(config, line));
-    }
-    if let (true, Some(place)) = (writer_due, site.joboutputs) {
-        // Who may write there is the site's own matter, and it made the mount as root.
-        let user = matches!(place, Place::Url(_)).then_some(ids::PLATFORM);
-        let config = writer::Config { place, heartbeat: site.heartbeat, trust };
-        agent.platform.writer = start_role(agent, "outputs", user, |line| writer::run(config, line));
-    }
-}
-
-/// `user` is none for one that stays root.
-fn start_role(agent: &mut Agent, name: &str, user: Option<u32>, body: impl FnOnce(Channel) -> i32) -> Option<Role> {
-    let started = Channel::pair().and_then(|(ours, theirs)| {
-        let keep = [roles::fd(&theirs)];
-        let body = || body(theirs);
-        let child = match user {
-            Some(uid) => roles::start(&mut agent.events, name, uid, &keep, body),
-            None => roles::start_as_root(&mut agent.events, name, &keep, body),
-        }?;
-        Ok(Role { child, channel: ours })
-    });
-    started.inspect_err(|error| log::error!("{name}: {error}")).ok()
-}
-
-impl Role {
-    /// What it has said; an error once it is gone.
-    fn heard<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
-        Ok(self.channel.try_recv::<T>()?.map(|(message, _)| message))
-    }
-}
-
 /// Takes in what the roles have said, and looks at the clock. Never waits.
 pub fn attend(agent: &mut Agent) {
     agent.platform.hear_reader();
     deliver::hear_writer(&mut agent.platform);
     agent.platform.look();
-    let Platform { reader, writer, restart, .. } = &mut agent.platform;
-    for role in [reader, writer] {
-        let ended = role.as_ref().and_then(|role| role.child.try_wait().ok().flatten());
-        if let Some(exit) = ended {
-            log::error!("a role of the platform ended: {exit}");
-            *role = None;
-            *restart = Some(Deadline::after(RESTART));
-        }
-    }
+    bury_roles(&mut agent.platform);
     keep_roles(agent);
 }
 
