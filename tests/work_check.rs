@@ -118,12 +118,15 @@ fn processes_with(word: &str) -> Vec<String> {
 fn a_payload_finds_what_a_machine_gives_it() {
     for desk in desks() {
         let payload = script(
-            "env | sort | sed 's/^/env /'; echo cwd $PWD; wc -c; cat $TOKEN_FILE; echo; echo to the log >&2; ls /proc | grep -c '^[0-9]'
+            "env | sort | sed 's/^/env /'; cd $JOBFEATURES; grep . allocated_cpu max_rss_bytes; cd; echo x > $JOBOUTPUTS/made; echo cwd $PWD; wc -c; cat $TOKEN_FILE; echo; echo to the log >&2; ls /proc | grep -c '^[0-9]'
              id -un; cat $TOKEN_FILE > $RESULT_FILE",
         );
         let checked = desk.check(&payload, "seed=7; $(touch pwned) `id`", &["--result", "out.txt"]);
         checked.ends(0).has(&[
             "payload: env HOME=/run/ctxinit/home\n",
+            "payload: allocated_cpu:1\n",
+            "payload: max_rss_bytes:268435456\n",
+            "outputs  made (2 bytes), for the site\n",
             "payload: env JOB_ID=job-",
             "payload: env RESULT_FILE=/run/ctxinit/home/result\n",
             "payload: env TMPDIR=/run/ctxinit/tmp\n",

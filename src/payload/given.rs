@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, openat};
@@ -11,7 +12,8 @@ use nix::sys::stat::Mode;
 use super::directory::JobDir;
 use super::error::JobError;
 use crate::context::mjf::OutputName;
-use crate::mjf::given::Features;
+use crate::image::payload::Payload;
+use crate::mjf::given::{Facts, Features};
 use crate::mjf::keys::{SHUTDOWNTIME, SHUTDOWNTIME_JOB};
 
 /// In a job's directory: its machine's and its own features.
@@ -36,6 +38,27 @@ pub struct Given {
     pub pilot: Option<String>,
     /// A credential that the site has put on the CD.
     pub proxy: Option<Vec<u8>>,
+}
+
+/// Processors of this machine.
+pub fn processors() -> u64 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u64)
+}
+
+/// Of a job that starts now, beside so many others as there are `slots`, on a machine whose time is over in `left` seconds.
+pub fn facts(policy: &Payload, slots: u64, job_id: String, left: Option<u64>) -> Facts {
+    const MIB: u64 = 1024 * 1024;
+    let processors = processors();
+    let share = (processors / slots.max(1)).max(1);
+    Facts {
+        processors,
+        allocated: policy.cpu_percent.map_or(share, |percent| u64::from(percent).div_ceil(100).min(share)),
+        start: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        job_id,
+        wall_secs: u64::from(policy.wall_secs).min(left.unwrap_or(u64::MAX)),
+        memory: u64::from(policy.memory_mb) * MIB,
+        scratch: u64::from(policy.scratch_mb) * MIB,
+    }
 }
 
 /// When machine and job end, unix seconds; none while nothing is planned.

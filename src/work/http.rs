@@ -89,7 +89,7 @@ impl SetupError {
 
 /// A call that brought no answer.
 #[derive(Debug, Error)]
-#[error("{error}")]
+#[error("{}", in_words(.error.to_string()))]
 pub struct CallError {
     error: ureq::Error,
 }
@@ -115,6 +115,17 @@ impl CallError {
             _ => true,
         }
     }
+}
+
+/// What a TLS or HTTP library says of the mistakes that people make most, as people would say it.
+pub fn in_words(why: String) -> String {
+    const WORDS: [(&str, &str); 3] = [
+        ("CaUsedAsEndEntity", "the server's certificate is that of an authority (CA:TRUE), which serves none"),
+        ("InvalidContentType", "the server speaks no TLS there; http?"),
+        ("invalid HTTP version", "what answers is not HTTP; https?"),
+    ];
+    let known = WORDS.iter().find(|(said, _)| why.contains(said));
+    known.map_or(why, |(_, words)| (*words).to_owned())
 }
 
 /// A client of one server; a new connection for each call, as calls are minutes apart and an idle TLS

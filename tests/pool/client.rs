@@ -88,7 +88,7 @@ fn lines_are_loaded_in_batches_and_counted() {
         (said.code, said.err.as_str()),
         (1, format!("{file}: 3 tokens, and not 4; nothing was loaded\n").as_str())
     );
-    let kind = "text/x; owner=\"ann\"";
+    let kind = "text/x; owner=\"/CN=ann\"";
     let said = run(&url, &["load", "few", file, "--count-lines", "3", "--from-line", "2", "--type", kind]);
     assert_eq!(said.out, "few: 2 tokens loaded; it has 2 now\n", "{said:?}");
     assert_eq!(server.get("few/tokens/11989").header("Content-Type"), Some(kind));
@@ -97,6 +97,15 @@ fn lines_are_loaded_in_batches_and_counted() {
     assert_eq!(missing.code, 1);
     assert_eq!(missing.err, "ctxtool: /nowhere/x: No such file or directory (os error 2)\n");
     assert_eq!(run(&url, &["load", "few", file, "--type", "image/png"]).code, 2);
+    for owner in [r#"text/plain; owner="/C=NL/CN=Jan; vo=atlas"#, r#"text/plain; fqan="atlas""#] {
+        let said = run(&url, &["load", "few", file, "--type", owner]);
+        assert!(said.code == 2 && said.err.contains("no machine can read its owner: "), "{said:?}");
+    }
+    let none = format!("{file}: no token from line 9 on; nothing was loaded\n");
+    let said = run(&url, &["load", "few", file, "--from-line", "9"]);
+    assert_eq!((said.code, said.err), (1, none));
+    let said = run(&url, &["load", "few", "/dev/null"]);
+    assert_eq!((said.code, said.err.as_str()), (1, "/dev/null: no token; nothing was loaded\n"));
     assert_eq!(run(&url, &["load", "a pool", file]).code, 2);
     assert_eq!(run(&url, &["load", "few", file, file]).code, 2);
 }

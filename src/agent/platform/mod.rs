@@ -34,10 +34,10 @@ use crate::context::mjf::Mjf;
 use crate::context::site::{CdPath, Work};
 use crate::image::payload::Payload;
 use crate::mjf::deadline::{Cause, End, LOCAL_FILE, Times};
-use crate::mjf::given::{Facts, Features};
+use crate::mjf::given::Features;
 use crate::mjf::keys::{self, DYNAMIC, Key, Value};
 use crate::mjf::place::Place;
-use crate::payload::given::{Given, JobEnd};
+use crate::payload::given::{self, Given, JobEnd};
 use crate::payload::outcome::Outcome;
 use crate::payload::result;
 use crate::verdict::Verdict;
@@ -265,20 +265,8 @@ impl Platform {
 
     /// The features of a job that starts now.
     fn features(&self, policy: &Payload, job_id: String) -> Features {
-        const MIB: u64 = 1024 * 1024;
-        let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-        let share = (processors / u64::from(self.slots.max(1))).max(1);
-        let allocated = policy.cpu_percent.map_or(share, |percent| u64::from(percent).div_ceil(100).min(share));
-        let left = self.left().map_or(u64::MAX, |(left, _)| left.as_secs());
-        let facts = Facts {
-            processors,
-            allocated,
-            start: unix_now(),
-            job_id,
-            wall_secs: u64::from(policy.wall_secs).min(left),
-            memory: u64::from(policy.memory_mb) * MIB,
-            scratch: u64::from(policy.scratch_mb) * MIB,
-        };
+        let left = self.left().map(|(left, _)| left.as_secs());
+        let facts = given::facts(policy, u64::from(self.slots), job_id, left);
         Features::of(&facts, |key| self.said(key))
     }
 }

@@ -13,6 +13,7 @@ use super::answer::{self, LockRow, Row};
 use super::server::{Server, SetupError};
 use crate::context::site::PoolName;
 use crate::text::printable;
+use crate::work::http;
 
 /// A million tokens of 500 bytes of listing each. What is longer is no listing.
 const MAX_LISTING: u64 = 512 << 20;
@@ -230,9 +231,10 @@ impl Call {
 
     /// Without an answer, or with half of one.
     fn failed(&self, error: &(impl std::fmt::Display + ?Sized)) -> CallError {
-        let why = error.to_string();
-        // Where nobody listens nobody has acted.
-        let unsure = !["refused", "not found", "unreachable", "resolve"].iter().any(|word| why.contains(word));
+        let why = http::in_words(error.to_string());
+        // Where nobody listens, or whoever does is not trusted, nobody has acted.
+        let unheard = ["refused", "not found", "unreachable", "resolve", "certificate", "no TLS"];
+        let unsure = !unheard.iter().any(|word| why.contains(word));
         CallError { place: self.place.clone(), why, unsure, transient: true }
     }
 

@@ -8,6 +8,7 @@ use super::batch::{batches, lines};
 use super::client::{CallError, Client};
 use super::screen::{Screen, bar};
 use super::{PoolError, USAGE, at, name, pool_name};
+use crate::ban::owner::Owner;
 use crate::context::site::PoolName;
 use crate::text::count;
 use crate::tool::Outcome;
@@ -36,10 +37,16 @@ pub(super) struct Load {
     from_line: u64,
 }
 
-/// It becomes a header.
+/// It becomes a header. An owner that no machine can read is refused by each that has a ban list, at a lease a time.
 fn media_type(text: &str) -> Result<String, String> {
     let ok = text.contains('/') && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-    if ok { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a media type, such as text/plain")) }
+    if !ok {
+        return Err(format!("{text:?} is not a media type, such as text/plain"));
+    }
+    match Owner::of_media_type(text.as_bytes()) {
+        Owner::Unreadable(why) => Err(format!("no machine can read its owner: {why}")),
+        Owner::Known(_) | Owner::Unknown => Ok(text.to_owned()),
+    }
 }
 
 const HELP: &str = "\
@@ -69,6 +76,11 @@ pub(super) fn load(client: &Client, options: &Load) -> Result<Outcome, PoolError
         return Ok(Outcome { warnings, code: 1, ..Outcome::default() });
     }
     let total = lines(&text).filter(|(number, _)| *number >= options.from_line).count() as u64;
+    if total == 0 {
+        let from = if options.from_line > 1 { format!(" from line {} on", options.from_line) } else { String::new() };
+        let warnings = format!("{}: no token{from}; nothing was loaded\n", file.display());
+        return Ok(Outcome { warnings, code: 1, ..Outcome::default() });
+    }
     let mut loaded = 0;
     {
         let mut screen = Screen::new();

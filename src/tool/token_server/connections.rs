@@ -57,7 +57,25 @@ pub enum TlsError {
         /// Why not.
         source: pem::Error,
     },
-    /// The two do not fit together, or TLS does not want them.
+    /// A PEM file of something else.
+    #[error("{}: no {what} in it ({option})", path.display())]
+    None {
+        /// As named on the command line.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+        /// What names the file.
+        option: &'static str,
+    },
+    /// A key, but another's.
+    #[error("{} is not the key of {}", key.display(), certificate.display())]
+    Strangers {
+        /// `--tls-key`.
+        key: PathBuf,
+        /// `--tls-cert`.
+        certificate: PathBuf,
+    },
+    /// TLS does not want them.
     #[error("{}: {source}", path.display())]
     Unfit {
         /// The certificate's file.
@@ -76,13 +94,27 @@ pub(super) fn tls(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsErro
         let path = path.to_owned();
         move |source| TlsError::Pem { path, source }
     };
+    let none = |path: &Path, what, option| TlsError::None { path: path.to_owned(), what, option };
     let chain = CertificateDer::pem_file_iter(certificate).map_err(bad(certificate))?;
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(bad(certificate))?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(bad(key))?;
-    let unfit = |source| TlsError::Unfit { path: certificate.to_owned(), source };
+    if chain.is_empty() {
+        return Err(none(certificate, "certificate", "--tls-cert"));
+    }
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+        pem::Error::NoItemsFound => none(key, "private key", "--tls-key"),
+        error => bad(key)(error),
+    })?;
+    let unfit = |source| match source {
+        rustls::Error::InconsistentKeys(_) => {
+            TlsError::Strangers { key: key.to_owned(), certificate: certificate.to_owned() }
+        }
+        source => TlsError::Unfit { path: certificate.to_owned(), source },
+    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(unfit)?;
-    let config = config.with_no_client_auth().with_single_cert(chain, key).map_err(unfit)?;
+    let mut config = config.with_no_client_auth().with_single_cert(chain, secret).map_err(unfit)?;
+    // A machine makes five connections a token, and there are thousands of machines: sessions are theirs to keep.
+    config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(unfit)?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

@@ -1,7 +1,8 @@
 //! The database: one thread that writes, with one commit for all requests that wait; listings read beside it.
 
-use std::fs::{self, File};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -163,7 +164,8 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 /// Makes `dir` and locks it for this process; the kernel lets go however the process ends.
 fn hold(dir: &Path) -> std::result::Result<Flock<File>, OpenError> {
     let failed = |source| OpenError::Directory { path: dir.to_owned(), source };
-    fs::create_dir_all(dir).map_err(failed)?;
+    // Tokens are their owners': not every account of this host is to read them.
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     let handle = File::open(dir).map_err(failed)?;
     Flock::lock(handle, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         Errno::EWOULDBLOCK => OpenError::InUse(dir.to_owned()),
@@ -173,6 +175,9 @@ fn hold(dir: &Path) -> std::result::Result<Flock<File>, OpenError> {
 
 fn connect(path: &Path) -> std::result::Result<Connection, OpenError> {
     let failed = |source| OpenError::Database { path: path.to_owned(), source };
+    // SQLite gives its other files the mode of this one.
+    let made = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    made.map_err(|source| OpenError::Directory { path: path.to_owned(), source })?;
     let mut db = Connection::open(path).map_err(failed)?;
     db.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     db.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;

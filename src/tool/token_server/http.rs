@@ -57,9 +57,10 @@ pub(super) async fn serve(server: &Server, peer: SocketAddr, request: Request) -
     let route = resource.as_ref().map_or("other", Resource::route);
     let outcome = match &server.users {
         Some(users) if !admitted(users, request.headers()).await => refuse(StatusCode::UNAUTHORIZED, "Who are you?"),
-        _ if is_foreign(&request, resource.as_ref()) => {
-            refuse(StatusCode::FORBIDDEN, "Another site's page may only lead to a pool's page")
-        }
+        _ if is_foreign(&request, resource.as_ref()) => refuse(
+            StatusCode::FORBIDDEN,
+            "A browser may only look here, lest another site's page acts in its user's name",
+        ),
         _ => answer(server, peer, resource, request).await,
     };
     let mut response = outcome.unwrap_or_else(|refusal| {
@@ -88,12 +89,30 @@ async fn admitted(users: &Users, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether a browser asks on behalf of another site's page, for more than a page to look at: the browser's user may be
-/// inside a network that its page is not in, or logged in, and a mere GET takes a token here.
+/// Whether a browser may ask on behalf of another site's page, for more than a page to look at: the browser's user may
+/// be inside a network that its page is not in, or logged in, and a mere GET takes a token here.
+///
+/// `Sec-Fetch-Site` tells, but comes over https and on the user's own machine alone; `Origin` comes with forms, from
+/// anywhere. An image has neither over plain http, and looks as if its address had been typed.
 fn is_foreign(request: &Request, resource: Option<&Resource>) -> bool {
-    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
-    let is_page = matches!(resource, Some(Resource::Root | Resource::Pools | Resource::Pool(_) | Resource::Unslashed));
-    matches!(site, Some(b"cross-site" | b"same-site")) && !(is_page && request.method() == Method::GET)
+    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+    let is_get = request.method() == Method::GET;
+    if is_get && matches!(resource, Some(Resource::Root | Resource::Pools | Resource::Pool(_) | Resource::Unslashed)) {
+        return false;
+    }
+    let host = header(header::HOST).unwrap_or_default();
+    let is_own =
+        |origin: &[u8]| origin.strip_prefix(b"http").is_some_and(|rest| rest.ends_with(&[b"://", host].concat()));
+    if header(header::ORIGIN).is_some_and(|origin| !is_own(origin)) {
+        return true;
+    }
+    match header(HeaderName::from_static("sec-fetch-site")) {
+        Some(site) => !matches!(site, b"none" | b"same-origin"),
+        None => {
+            let changes = matches!(resource, Some(Resource::NextToken(_) | Resource::Lock(_)));
+            changes && header(header::USER_AGENT).is_some_and(|agent| agent.starts_with(b"Mozilla/"))
+        }
+    }
 }
 
 /// A request, read.

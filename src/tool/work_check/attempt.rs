@@ -18,8 +18,10 @@ use crate::ban::owner::Owner;
 use crate::clock::Deadline;
 use crate::ids;
 use crate::image::payload::{Command, Payload};
+use crate::mjf::given::Features;
+use crate::mjf::keys::Value;
 use crate::payload::error::JobError;
-use crate::payload::given::Given;
+use crate::payload::given::{self, Given};
 use crate::payload::outcome::End;
 use crate::payload::view::Shared;
 use crate::payload::{Job, mutation};
@@ -118,7 +120,10 @@ fn rehearse(policy: &Payload, number: u32) -> Result<Option<(&'static str, Strin
 /// Starts a job; of one that does not run nothing is left.
 fn begin(policy: &Payload, number: u32, body: &[u8]) -> Result<(Job, File), JobError> {
     let token = Token { id: "1".to_owned(), leases: Some(1), media_type: None, owner: Owner::Unknown, pilot: false };
-    let (mut job, output) = Job::begin(policy, &Given::default(), None, number, &token, body)?;
+    // As on a machine that runs a job on each of its processors and has heard nothing of its site.
+    let facts = given::facts(policy, given::processors(), format!("check:job-{}", number + 1), None);
+    let given = Given { features: Features::of(&facts, |_| Value::Absent), ..Given::default() };
+    let (mut job, output) = Job::begin(policy, &given, None, number, &token, body)?;
     let mut fds = [PollFd::new(job.start_known(), PollFlags::POLLIN)];
     let known = poll(&mut fds, Deadline::after(START_LIMIT).poll_timeout());
     let started = match known {

@@ -47,9 +47,10 @@ pub enum Work {
 /// Run the payload of an image on one token here, with the isolation of a machine as far as it goes
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP, after_help = "--help has examples, the exit codes, and what needs root")]
+#[command(group(clap::ArgGroup::new("whose").args(["image", "policy"]).required(true).multiple(true)))]
 pub struct Check {
     /// The image's root as a tree: the payload sees it as /, and its etc/ctxinit/image.json counts
-    #[arg(long, value_name = "DIR", required_unless_present = "policy")]
+    #[arg(long, value_name = "DIR")]
     image: Option<PathBuf>,
     /// The image.json that counts; without --image the payload sees this computer's own root
     #[arg(long, value_name = "image.json")]
@@ -70,7 +71,7 @@ pub struct Check {
 
 const HELP: &str = "\
 The program finds what docs/work.md promises: $TOKEN_FILE, $RESULT_FILE, its own $HOME and $TMPDIR, an empty standard
-input, the limits of image.json. Nothing of the token comes near a shell. Ctrl-C stops it as the end of a machine does:
+input, the limits of image.json. Nothing of the token comes near a shell. A pilot finds other variables (docs/pilots.md). Ctrl-C stops it as the end of a machine does:
 SIGTERM, grace_secs, SIGKILL; a second Ctrl-C kills at once.
 
 Examples: a token by hand; one of a pool, and the result kept; as a site with less memory would run it

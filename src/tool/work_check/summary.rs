@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::agent::channel::MAX_BODY;
 use crate::image::payload::Payload;
 use crate::payload::choice::UnknownWord;
+use crate::payload::given::Outputs;
 use crate::payload::outcome::{End, Outcome, Usage};
 use crate::status::words;
 use crate::sys::process::Exit;
@@ -19,6 +20,8 @@ pub struct Ended {
     pub result: Option<Vec<u8>>,
     /// Where that was put.
     pub kept: Option<PathBuf>,
+    /// What the site would get, and what it would not, with the reason.
+    pub outputs: Outputs,
     /// What the image allows.
     pub limits: Limits,
 }
@@ -37,7 +40,8 @@ impl Ended {
     pub fn of(policy: &Payload, outcome: Outcome) -> Self {
         let Payload { wall_secs, memory_mb, scratch_mb, .. } = *policy;
         let again = policy.tries_again(&outcome.end);
-        Self { outcome, result: None, kept: None, limits: Limits { wall_secs, memory_mb, scratch_mb, again } }
+        let limits = Limits { wall_secs, memory_mb, scratch_mb, again };
+        Self { outcome, result: None, kept: None, outputs: Outputs::default(), limits }
     }
 
     /// A token that names no program: nothing was started.
@@ -78,6 +82,12 @@ impl Ended {
             let place = self.kept.as_ref().map(|path| format!(" -> {}", printable(&path.display().to_string())));
             row("result", words::bytes(result.len() as u64) + &place.unwrap_or_default());
         }
+        let Outputs { files, left_out } = &self.outputs;
+        let sized = |(name, content): &(String, Vec<u8>)| format!("{name} ({})", words::bytes(content.len() as u64));
+        if !files.is_empty() {
+            row("outputs", files.iter().map(sized).collect::<Vec<_>>().join(", ") + ", for the site");
+        }
+        left_out.iter().for_each(|line| row("outputs", format!("{}; it is left out", printable(line))));
         row("token", self.fate().to_owned());
         self.hints().into_iter().for_each(|hint| row("hint", hint));
         text
@@ -103,7 +113,8 @@ impl Ended {
         let said = |words: &[&str]| tail.iter().any(|line| words.iter().any(|word| line.contains(word)));
         match end {
             End::NotStarted { why, .. } if why.contains("ENOENT") => hints.push(
-                "the program, or the interpreter in its first line, is not in the payload's root (--image says which)"
+                "the program, or the interpreter in its first line, is not in the payload's root (--image says which); its \
+                 /tmp, /var/tmp and /dev/shm are its own, and empty"
                     .to_owned(),
             ),
             End::NotStarted { why, .. } if why.contains("EACCES") => {

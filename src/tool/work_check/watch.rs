@@ -146,8 +146,9 @@ impl Watch<'_> {
                 Err(error) => outcome.end = error.into(),
             }
         }
+        let outputs = self.job.outputs().unwrap_or_default();
         attempt::end(self.job);
-        Ended { result, ..Ended::of(self.policy, outcome) }
+        Ended { result, outputs, ..Ended::of(self.policy, outcome) }
     }
 
     /// SIGTERM to every process, and the time that the image gives them; a second Ctrl-C ends it.
