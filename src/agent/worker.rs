@@ -17,8 +17,8 @@ use crate::ids;
 use crate::sys::process::Child;
 use crate::work::{self, Config, Credentials, Identity, ban_list};
 
-/// An idle worker leaves at once; nothing is lost with one that does not.
-pub const LEAVE: Duration = Duration::from_secs(2);
+/// An idle worker leaves at once, unless it looks for what a claim without an answer may have locked.
+pub const LEAVE: Duration = Duration::from_secs(10);
 
 /// A worker process, and the value of the token that it claimed last.
 pub struct Worker {

@@ -35,11 +35,21 @@ impl Worker {
     /// no other work: a pool that has some can wait until such locks run out, and all machines that boot together would
     /// otherwise have it search all its locks.
     fn recover(&mut self) -> Result<bool, Leaving> {
-        if std::mem::replace(&mut self.recovered, true) {
+        if self.recovered {
             return Ok(false);
         }
         let deadline = Deadline::after(self.pace.call);
-        let Reply::Done(all) = self.source.recover(deadline.left()) else { return Ok(false) };
+        let all = match self.source.recover(deadline.left()) {
+            Reply::Done(all) => all,
+            Reply::Absent(why) | Reply::Refused(why) => {
+                self.recovered = true;
+                log::warn!("worker: what earlier lives of this machine may have left locked is not looked for: {why}");
+                return Ok(false);
+            }
+            // The next time that there is no work.
+            Reply::Unsure { .. } => return Ok(false),
+        };
+        self.recovered = true;
         let mut any = false;
         for left in all {
             self.heed()?;
@@ -53,9 +63,7 @@ impl Worker {
 
     /// Frees what a claim locked whose answer never came.
     fn free_strays(&mut self) -> Result<(), FromWorker> {
-        let Some(until) = self.strays else { return Ok(()) };
-        if until.passed() {
-            self.strays = None;
+        if !self.source.astray() {
             return Ok(());
         }
         let deadline = Deadline::after(self.hurried(self.pace.call));
@@ -70,19 +78,20 @@ impl Worker {
             }
             Reply::Unsure { why, .. } => Err(FromWorker::Fault { why }),
             Reply::Absent(why) | Reply::Refused(why) => {
-                self.strays = None;
                 log::warn!("worker: a claim whose answer was lost may keep a token locked for a while: {why}");
                 Ok(())
             }
         }
     }
 
-    /// There will be no next claim that looks for them.
+    /// There will be no next claim that looks for them. Once: who leaves has little time.
     pub(super) fn free_last_strays(&mut self) {
+        if std::mem::replace(&mut self.swept, true) {
+            return;
+        }
         if let Err(FromWorker::Fault { why }) = self.free_strays() {
             log::warn!("worker: a claim whose answer was lost may have locked a token: {why}");
         }
-        self.strays = None;
     }
 
     fn free(&mut self, left: &Held, whose: &str, deadline: Deadline) -> bool {
@@ -111,10 +120,7 @@ impl Worker {
                 Claim::Empty if self.recover().map_err(|Leaving| FromWorker::NoWork)? => continue,
                 Claim::Empty => return Err(FromWorker::NoWork),
                 Claim::Refused { why, broken } => return Err(FromWorker::Refused { why, broken }),
-                Claim::Unsure { why, sent } => {
-                    if sent {
-                        self.strays = Some(Deadline::after(self.pace.lock + self.pace.call));
-                    }
+                Claim::Unsure { why } => {
                     return match self.heed() {
                         Ok(()) => Err(FromWorker::Fault { why }),
                         Err(Leaving) => {
@@ -131,7 +137,7 @@ impl Worker {
                     let limit = self.pace.brief().min(self.pace.farewell / 2);
                     let _ = self.source.release(&lease.held, "its work is gone", limit);
                 }
-                Err(Unread::Unfit(why)) => match self.put_aside(&mut lease, &why) {
+                Err(Unread::Unfit(why)) => match self.put_aside(&mut lease, &why, due) {
                     (Fate::Failed, note) => log::warn!("worker: nobody can work on this: {why}; {note}"),
                     (_, note) => return Err(FromWorker::Fault { why: format!("{why}; {note}") }),
                 },

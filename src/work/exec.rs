@@ -21,6 +21,10 @@ impl Source for Pilot {
         Reply::Done(Vec::new())
     }
 
+    fn astray(&self) -> bool {
+        false
+    }
+
     fn strays(&mut self, _: Duration) -> Reply<Vec<Held>> {
         Reply::Done(Vec::new())
     }

@@ -19,10 +19,10 @@ pub struct Worker {
     ban_list: Option<ban_list::Source>,
     pub(super) pace: Pace,
     channel: Channel,
-    /// While this runs, a claim whose answer was lost may have locked a token for us.
-    pub(super) strays: Option<Deadline>,
     /// The locks of this machine's earlier lives were looked for, or another slot's worker does that.
     pub(super) recovered: bool,
+    /// What claims without an answer have locked was looked for a last time.
+    pub(super) swept: bool,
     /// `Stop` was seen, or the agent is gone: what remains is to be done by then.
     leaving: Option<Deadline>,
 }
@@ -65,7 +65,7 @@ impl Worker {
         pace: Pace,
         channel: Channel,
     ) -> Self {
-        Self { source, ban_list, pace, channel, strays: None, recovered: slot != 0, leaving: None }
+        Self { source, ban_list, pace, channel, recovered: slot != 0, swept: false, leaving: None }
     }
 
     /// Serves until `Stop`.

@@ -43,12 +43,11 @@ impl Worker {
             }
         };
         log::info!("worker: token {id} is put aside, as {cause}: {why}");
-        self.put_aside(lease, why)
+        self.put_aside(lease, why, Deadline::after(self.pace.held()))
     }
 
-    /// So that nobody is given it again; given back where that does not work.
-    pub(super) fn put_aside(&mut self, lease: &mut Lease, why: &str) -> Settled {
-        let due = Deadline::after(self.pace.held());
+    /// So that nobody is given it again; given back where that does not work by `due`.
+    pub(super) fn put_aside(&mut self, lease: &mut Lease, why: &str, due: Deadline) -> Settled {
         // It is not taken from somebody else who works on it by now.
         if let Err(settled) = self.prove(lease, due) {
             return settled;

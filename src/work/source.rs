@@ -14,8 +14,12 @@ pub trait Source {
     /// source much, so it is asked once a life, for the whole machine. `Refused` where the protocol cannot tell.
     fn recover(&mut self, limit: Duration) -> Reply<Vec<Held>>;
 
+    /// Whether a claim whose answer was lost may have locked something; then nothing is claimed before [`Source::strays`].
+    /// Until when only the source knows: a lease runs out, the claim on a document does not.
+    fn astray(&self) -> bool;
+
     /// Lists what an idle worker has locked all the same, by claims whose answer was lost. `Refused` where the protocol
-    /// cannot tell.
+    /// cannot tell; it is not asked again about those.
     fn strays(&mut self, limit: Duration) -> Reply<Vec<Held>>;
 
     /// Asks for one unit of work and a lease on it. The lease counts from before this call.
@@ -85,8 +89,6 @@ pub enum Claim {
     Unsure {
         /// What was answered.
         why: String,
-        /// Whether work may be locked for us all the same.
-        sent: bool,
     },
 }
 

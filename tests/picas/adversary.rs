@@ -1,5 +1,7 @@
 //! A server that misbehaves.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -221,6 +223,26 @@ fn a_late_claim_that_is_not_put_back_at_once_is_put_back_later() {
     assert!(why.starts_with("fault: PUT http://") && why.contains("timeout"), "{why}");
     // Nobody else can have it.
     assert_eq!(bench.worker.why(), "NoWork");
+    bench.worker.claimed();
+    assert_eq!(bench.fake.document("t")["scrub_count"], 1);
+    bench.worker.release();
+}
+
+/// A lock of ToPoS would have run out by then, and so might a worker forget it.
+#[test]
+fn a_claim_is_put_back_after_an_outage_of_any_length() {
+    let ill = Arc::new(AtomicBool::new(true));
+    let still = Arc::clone(&ill);
+    let mut bench = bench(&[free("t")], move |request, seen| match (request.kind(), seen) {
+        ("todo", 0) | ("get", 0) => Fault::Honest,
+        ("claim", 0) => Fault::DoesThenDrops,
+        _ if still.load(Ordering::Relaxed) => says(500),
+        _ => Fault::Honest,
+    });
+    assert!(bench.worker.why().starts_with("fault: PUT http://"));
+    std::thread::sleep(BRISK.lock + BRISK.call + BRISK.call / 2);
+    assert!(bench.worker.why().starts_with("fault: GET http://"));
+    ill.store(false, Ordering::Relaxed);
     bench.worker.claimed();
     assert_eq!(bench.fake.document("t")["scrub_count"], 1);
     bench.worker.release();

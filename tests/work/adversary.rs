@@ -278,3 +278,16 @@ fn a_token_is_bytes_and_nothing_else() {
         bench.journal();
     }
 }
+
+/// However long its lock lasts: the agent takes a worker that says nothing for longer for lost.
+#[test]
+fn a_token_that_can_neither_be_read_nor_put_aside_takes_no_longer_than_a_claim() {
+    let huge = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n".to_vec();
+    let pace = Pace { lock: Duration::from_secs(600), call: Duration::from_millis(100), ..BRISK };
+    let faults = vec![("token", vec![Fault::Raw(huge)]), ("move", vec![Fault::Says(503, ""); 100])];
+    let mut bench = bench_at(pace, faults);
+    // `hear` waits for less than a tenth of the lock.
+    let answer = why(bench.claim());
+    assert!(answer.contains("cannot be put aside") && answer.ends_with("token 17 is free again"), "{answer}");
+    bench.journal();
+}

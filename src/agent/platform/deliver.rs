@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::Agent;
 use super::super::events::DYING;
 use super::pilot;
-use super::roles::{Role, keep_roles};
+use super::roles::{Role, start_writer};
 use super::words::{FromWriter, ToWriter};
 use super::{Platform, attend};
 use crate::clock::Deadline;
@@ -160,8 +160,7 @@ fn another_writer(agent: &mut Agent) {
         agent.events.bury(&writer.child);
     }
     agent.platform.site.heartbeat = None;
-    agent.platform.restart = None;
-    keep_roles(agent);
+    start_writer(agent);
 }
 
 /// The message, again and again while it may still arrive.

@@ -202,9 +202,10 @@ impl Platform {
             {
                 log::warn!("features: {}", crate::text::printable(why));
             }
-            // A time that is odd says nothing new, and the old one is still to be found here.
+            // What is odd says nothing new, and what never changes is never unsaid: the old value is still to be found here.
             let dynamic = DYNAMIC.iter().any(|key| key.name == name);
-            if !(dynamic && matches!(value, Value::Odd(_)) && known.is_some_and(|known| known.good().is_some())) {
+            let says_nothing = matches!(value, Value::Odd(_)) || (!dynamic && value.good().is_none());
+            if !(says_nothing && known.is_some_and(|known| known.good().is_some())) {
                 self.said.insert(name, value);
             }
         }

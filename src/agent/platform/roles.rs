@@ -33,33 +33,40 @@ impl Role {
 
 /// Starts the roles that are due and not there.
 pub(super) fn keep_roles(agent: &mut Agent) {
-    let Platform { site, trust, reader, writer, restart, .. } = &agent.platform;
+    let Platform { site, reader, writer, restart, .. } = &agent.platform;
     if restart.is_some_and(|restart| !restart.passed()) {
         return;
     }
     let reads = site.machinefeatures.is_some() || site.jobfeatures.is_some() || site.metadata;
-    let (reader_due, writer_due) = (reads && reader.is_none(), site.joboutputs.is_some() && writer.is_none());
-    // Asked at every event: what is copied below may be as large as all of a grid's authorities.
-    if !reader_due && !writer_due {
-        return;
-    }
-    let (site, trust) = (site.clone(), trust.clone());
+    let (reader_due, writer_due) = (reads && reader.is_none(), writer.is_none());
     if reader_due {
-        let config = reader::Config {
-            machine: site.machinefeatures,
-            job: site.jobfeatures,
-            has_outputs: site.joboutputs.is_some(),
-            metadata: site.metadata,
-            trust: trust.clone(),
-        };
-        agent.platform.reader = start_role(agent, "features", Some(ids::PLATFORM), |line| reader::run(config, line));
+        start_reader(agent);
     }
-    if let (true, Some(place)) = (writer_due, site.joboutputs) {
-        // Who may write there is the site's own matter, and it made the mount as root.
-        let user = matches!(place, Place::Url(_)).then_some(ids::PLATFORM);
-        let config = writer::Config { place, heartbeat: site.heartbeat, trust };
-        agent.platform.writer = start_role(agent, "outputs", user, |line| writer::run(config, line));
+    if writer_due {
+        start_writer(agent);
     }
+}
+
+fn start_reader(agent: &mut Agent) {
+    let Platform { site, trust, .. } = &agent.platform;
+    let config = reader::Config {
+        machine: site.machinefeatures.clone(),
+        job: site.jobfeatures.clone(),
+        has_outputs: site.joboutputs.is_some(),
+        metadata: site.metadata,
+        trust: trust.clone(),
+    };
+    agent.platform.reader = start_role(agent, "features", Some(ids::PLATFORM), |line| reader::run(config, line));
+}
+
+/// If there is a place to write to.
+pub(super) fn start_writer(agent: &mut Agent) {
+    let Platform { site, trust, .. } = &agent.platform;
+    let Some(place) = site.joboutputs.clone() else { return };
+    // Who may write there is the site's own matter, and it made the mount as root.
+    let user = matches!(place, Place::Url(_)).then_some(ids::PLATFORM);
+    let config = writer::Config { place, heartbeat: site.heartbeat.clone(), trust: trust.clone() };
+    agent.platform.writer = start_role(agent, "outputs", user, |line| writer::run(config, line));
 }
 
 /// `user` is none for one that stays root.

@@ -12,7 +12,7 @@ use super::{Platform, reader, writer};
 use crate::agent::channel::Channel;
 use crate::clock::Deadline;
 use crate::context::mjf::Heartbeat;
-use crate::mjf::keys::Value;
+use crate::mjf::keys::{self, Value};
 use crate::mjf::place::Place;
 
 /// Of the path of each request, whose answer this makes: a status, and a body.
@@ -190,4 +190,22 @@ fn a_directory_for_root_is_not_the_networks_to_name() {
     let mut unasked = Platform::default();
     unasked.outputs_named(second);
     assert_eq!(unasked.site.joboutputs, None);
+}
+
+#[test]
+fn what_never_changes_is_not_unsaid() {
+    let mut platform = Platform::default();
+    let wall = |value: Value| vec![(keys::WALL_LIMIT_SECS.name.to_owned(), value)];
+    platform.take(wall(Value::Good("600".to_owned())));
+    for later in [Value::Absent, Value::Odd("a web page".to_owned())] {
+        platform.take(wall(later));
+        assert_eq!(platform.said(&keys::WALL_LIMIT_SECS).number(), Some(600));
+    }
+    platform.take(wall(Value::Good("700".to_owned())));
+    assert_eq!(platform.said(&keys::WALL_LIMIT_SECS).number(), Some(700));
+    // An end may well be called off.
+    let end = |value: Value| vec![(keys::SHUTDOWNTIME.name.to_owned(), value)];
+    platform.take(end(Value::Good("2000000000".to_owned())));
+    platform.take(end(Value::Absent));
+    assert_eq!(platform.said(&keys::SHUTDOWNTIME).number(), None);
 }

@@ -23,6 +23,8 @@ pub struct Common {
     pub tally: Tally,
     /// What the log has of claims.
     pub claims: Claims,
+    /// Whether a slot works.
+    working: bool,
     /// While nobody works: the first and the last answer that there is no work.
     quiet: Option<(Instant, Instant)>,
     /// The first and the last time that nothing could be claimed, and how the machine ends if that lasts.
@@ -47,6 +49,7 @@ impl Common {
             bans,
             tally: Tally::new(slots),
             claims: Claims::default(),
+            working: false,
             quiet: None,
             trouble: None,
             shut: None,
@@ -69,9 +72,12 @@ impl Common {
         self.quiet = Some((self.quiet.map_or(now, |(since, _)| since), now));
     }
 
-    /// Somebody works: there is work.
-    pub fn is_at_work(&mut self) {
-        self.quiet = None;
+    /// Whether somebody works: then there is work.
+    pub fn at_work(&mut self, working: bool) {
+        self.working = working;
+        if working {
+            self.quiet = None;
+        }
     }
 
     /// Nothing can be claimed; this is the machine's end if that lasts.
@@ -104,8 +110,12 @@ impl Common {
         (!left.is_zero() || self.trouble() >= Some(self.rules.fault)).then_some(left)
     }
 
-    /// The next pause of an idle slot. The last try is made when the limit is reached.
+    /// The next pause of an idle slot. The last try is made when the limit is reached; none is while others work, for
+    /// however long.
     pub fn idle_pause(&self, patience: &mut Patience) -> Duration {
+        if self.working {
+            return patience.pause();
+        }
         let left = self.quiet.map_or(Duration::MAX, |(since, _)| self.rules.idle.saturating_sub(since.elapsed()));
         patience.pause().min(left)
     }
@@ -275,7 +285,24 @@ mod tests {
             meet(&mut common);
             assert_eq!(judge(&common), Word::Finish(reason));
             assert!(reason != Reason::Fault || common.patience() == Some(zero));
-            common.is_at_work();
+            common.at_work(true);
+            common.at_work(false);
         }
+    }
+
+    #[test]
+    fn a_slot_without_work_rests_while_another_works() {
+        let zero = Duration::ZERO;
+        let rules = Rules { idle: zero, fault: zero, max_tasks: 9, min_task: zero, grace: zero };
+        let mut common = Common::new(rules, zero, Bans::default(), 2);
+        let mut pause = |working| {
+            common.at_work(working);
+            common.met_nothing();
+            // Full jitter may be as short as it likes, but not always.
+            let most = Duration::from_secs(100);
+            (0..100).map(|_| common.idle_pause(&mut Patience::new((most, most)))).max().unwrap()
+        };
+        assert!(pause(true) > Duration::from_secs(1));
+        assert_eq!(pause(false), zero, "the limit of idle time is reached");
     }
 }

@@ -199,9 +199,7 @@ fn lost(agent: &Agent, slot: &mut Slot, common: &mut Common, fault: Fault) {
 /// What the rules say now: how many slots may ask.
 fn rule(slots: &[Slot], common: &mut Common, until: Option<Deadline>) -> u32 {
     let busy = slots.iter().any(Slot::is_busy);
-    if busy {
-        common.is_at_work();
-    }
+    common.at_work(busy);
     let seen = Seen {
         tasks: common.tally.jobs,
         asking: slots.iter().filter(|slot| slot.is_asking()).count() as u32,

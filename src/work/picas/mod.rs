@@ -51,8 +51,11 @@ pub struct Tokens {
     kept: Option<Document>,
     /// The revision that the result was to be attached to.
     stored_on: Option<String>,
-    /// Claims whose answer never came.
-    astray: Vec<Held>,
+    /// As long as a claim whose answer was lost may be on its way.
+    stray: Duration,
+    /// Those claims. Once that time is over, what is not found will not come any more; what is found is ours until it is
+    /// free, as nobody else ever frees it.
+    astray: Vec<(Held, Deadline)>,
     /// Tokens that the log has a line about.
     told: HashSet<String>,
     /// The last look at the claim failed.
@@ -82,6 +85,7 @@ impl Tokens {
             identity,
             kept: None,
             stored_on: None,
+            stray: pace.lock + pace.call,
             astray: Vec::new(),
             told: HashSet::new(),
             unseen: false,
@@ -151,7 +155,7 @@ impl Tokens {
                 if self.astray.len() == MAX_ASTRAY {
                     self.astray.remove(0);
                 }
-                self.astray.push(held);
+                self.astray.push((held, Deadline::after(self.stray)));
                 Err(miss)
             }
         }
@@ -224,13 +228,18 @@ impl Source for Tokens {
         Reply::Done(rows.into_iter().filter_map(|row| left_here(&row.doc?, &self.identity)).collect())
     }
 
+    fn astray(&self) -> bool {
+        !self.astray.is_empty()
+    }
+
     fn strays(&mut self, limit: Duration) -> Reply<Vec<Held>> {
         let due = Deadline::after(limit);
         let mut found = Vec::new();
-        for held in self.astray.clone() {
+        for (held, until) in self.astray.clone() {
             match self.claimed(&held, left(due)) {
                 Ok(_) => found.push(held),
                 Err(miss @ Miss::Unsure { .. }) => return miss.reply(),
+                Err(_) if until.passed() => self.astray.retain(|(other, _)| *other != held),
                 Err(_) => {}
             }
         }
@@ -249,10 +258,7 @@ impl Source for Tokens {
                 Ok(Try::Ours(held)) => return Claim::Leased(held),
                 Ok(Try::Taken) => {}
                 Ok(Try::Empty) => break,
-                Err(Miss::Unsure { why, .. }) => {
-                    let sent = !self.astray.is_empty();
-                    return Claim::Unsure { why, sent };
-                }
+                Err(Miss::Unsure { why, .. }) => return Claim::Unsure { why },
                 Err(Miss::Refused { why, banned }) => return Claim::Refused { why, broken: !banned },
                 Err(Miss::Absent(why) | Miss::Conflict(why)) => return Claim::Refused { why, broken: true },
             }
@@ -355,7 +361,7 @@ impl Source for Tokens {
             },
         );
         if released == Reply::Done(()) {
-            self.astray.retain(|other| other != held);
+            self.astray.retain(|(other, _)| other != held);
         }
         released
     }

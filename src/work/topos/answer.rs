@@ -38,7 +38,7 @@ pub fn claim(status: u16, location: Option<&str>, lock_url: Option<&str>) -> Cla
         404 => Claim::Empty,
         401 | 403 => Claim::Refused { why: status.to_string(), broken: false },
         300..=399 => broken(format!("{status}, a redirection{}", quoted(location))),
-        _ if reading(status, &[303]) == Status::Unsure => Claim::Unsure { why: status.to_string(), sent: true },
+        _ if reading(status, &[303]) == Status::Unsure => Claim::Unsure { why: status.to_string() },
         _ => broken(status.to_string()),
     }
 }
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn statuses_of_next_token() {
         let refused = |status: u16| Claim::Refused { why: status.to_string(), broken: false };
-        let unsure = |status: u16| Claim::Unsure { why: status.to_string(), sent: true };
+        let unsure = |status: u16| Claim::Unsure { why: status.to_string() };
         let cases = [
             (404, Claim::Empty),
             (401, refused(401)),

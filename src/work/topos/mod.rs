@@ -49,6 +49,10 @@ pub struct Pool {
     lock_secs: u64,
     lease_limit: u32,
     identity: Identity,
+    /// As long as a claim whose answer was lost may hold a token: its lock, counted from when it may have arrived.
+    stray: Duration,
+    /// Until then one does.
+    astray: Option<Deadline>,
 }
 
 impl Pool {
@@ -72,6 +76,8 @@ impl Pool {
             lock_secs: pace.lock.as_secs(),
             lease_limit: *topos.lease_limit.get(),
             identity,
+            stray: pace.lock + pace.call,
+            astray: None,
         })
     }
 
@@ -129,14 +135,22 @@ impl Source for Pool {
         self.locks(&self.identity.machine(), answer::left, limit)
     }
 
+    fn astray(&self) -> bool {
+        self.astray.is_some_and(|until| !until.passed())
+    }
+
     fn strays(&mut self, limit: Duration) -> Reply<Vec<Held>> {
-        self.locks(&self.identity.owner(), answer::own, limit)
+        let found = self.locks(&self.identity.owner(), answer::own, limit);
+        if matches!(found, Reply::Absent(_) | Reply::Refused(_)) {
+            self.astray = None;
+        }
+        found
     }
 
     fn claim(&mut self, limit: Duration) -> Claim {
         match self.results.as_ref().map_or(Reply::Done(()), Results::ready) {
             Reply::Done(()) => {}
-            Reply::Unsure { why, .. } => return Claim::Unsure { why: format!("results: {why}"), sent: false },
+            Reply::Unsure { why, .. } => return Claim::Unsure { why: format!("results: {why}") },
             Reply::Refused(why) | Reply::Absent(why) => {
                 return Claim::Refused { why: format!("results: {why}"), broken: true };
             }
@@ -150,7 +164,12 @@ impl Source for Pool {
         let place = Place::of(&request);
         let answer = match self.client.answer(request, None, limit) {
             Ok(answer) => answer,
-            Err(Failure { why, sent }) => return Claim::Unsure { why, sent },
+            Err(Failure { why, sent }) => {
+                if sent {
+                    self.astray = Some(Deadline::after(self.stray));
+                }
+                return Claim::Unsure { why };
+            }
         };
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let lock = match self.version {
@@ -159,7 +178,10 @@ impl Source for Pool {
         };
         match answer::claim(answer.status().as_u16(), header("location"), header(lock)) {
             Claim::Refused { why, broken } => Claim::Refused { why: place.with(&why), broken },
-            Claim::Unsure { why, sent } => Claim::Unsure { why: place.with(&why), sent },
+            Claim::Unsure { why } => {
+                self.astray = Some(Deadline::after(self.stray));
+                Claim::Unsure { why: place.with(&why) }
+            }
             other => other,
         }
     }
