@@ -37,6 +37,7 @@ pub mod mounts;
 pub mod network;
 pub mod payload;
 pub mod procfs;
+pub mod protocol;
 pub mod script;
 pub mod starting;
 pub mod status;

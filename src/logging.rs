@@ -14,7 +14,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::libc;
 
 use crate::agent::logger::Feed;
-use crate::agent::protocol;
+use crate::protocol;
 
 /// The one logger of this process; its target changes as the process takes up its role.
 static SINK: Sink = Sink(Mutex::new(Target::None));

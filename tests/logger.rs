@@ -23,11 +23,11 @@ use std::time::{Duration, Instant};
 
 use ctxinit::agent::events::{Events, Stop};
 use ctxinit::agent::logger;
-use ctxinit::agent::protocol::{Record, ToLogger};
 use ctxinit::agent::report::LogReport;
 use ctxinit::clock::Deadline;
 use ctxinit::ids;
 use ctxinit::logging;
+use ctxinit::protocol::{Record, ToLogger};
 use ctxinit::sys::process::{self, Child};
 use ctxinit::syslog::Origin;
 use ctxinit::syslog::collect::Sources;

@@ -12,7 +12,6 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ctxinit::agent::protocol::FromDhcp;
 use ctxinit::clock::Deadline;
 use ctxinit::context::network::{Cidr, Interface, Ipv6, Method};
 use ctxinit::context::site::Site;
@@ -20,6 +19,7 @@ use ctxinit::network::Setting;
 use ctxinit::network::dhcp::{self, Lease, Route};
 use ctxinit::network::links::Link;
 use ctxinit::network::resolver::{Lookup, ResolveError};
+use ctxinit::protocol::FromDhcp;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};

@@ -25,9 +25,9 @@ use std::process::{Command, ExitCode};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use ctxinit::agent::channel::Channel;
-use ctxinit::agent::protocol::{FromLogger, Record, ToLogger};
 use ctxinit::clock::Deadline;
+use ctxinit::protocol::channel::Channel;
+use ctxinit::protocol::{FromLogger, Record, ToLogger};
 use ctxinit::sys::process::{self, Child};
 use ctxinit::syslog::Origin;
 use ctxinit::syslog::collect::Sources;

@@ -11,10 +11,10 @@ mod calls;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ctxinit::agent::channel::Channel;
-use ctxinit::agent::protocol::{Fate, FromWorker, ToWorker};
 use ctxinit::clock::Deadline;
 use ctxinit::launch::{self, Program};
+use ctxinit::protocol::channel::Channel;
+use ctxinit::protocol::{Fate, FromWorker, ToWorker};
 use ctxinit::starting;
 use ctxinit::sys::process::{self, Child};
 use ctxinit::work::{Config, Credentials, Identity, run};

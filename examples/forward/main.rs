@@ -15,9 +15,9 @@ mod usage;
 use std::path::Path;
 use std::process::ExitCode;
 
-use ctxinit::agent::channel::Channel;
-use ctxinit::agent::protocol::ToLogger;
 use ctxinit::ids;
+use ctxinit::protocol::ToLogger;
+use ctxinit::protocol::channel::Channel;
 use ctxinit::syslog::Origin;
 use ctxinit::syslog::collect::Sources;
 use ctxinit::syslog::lasting::Lasting;

@@ -10,11 +10,11 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ctxinit::agent::channel::Channel;
 use ctxinit::agent::patience::Patience;
-use ctxinit::agent::protocol::{Fate, FromWorker, ToWorker};
 use ctxinit::clock::Deadline;
 use ctxinit::context::site::Work;
+use ctxinit::protocol::channel::Channel;
+use ctxinit::protocol::{Fate, FromWorker, ToWorker};
 use ctxinit::work::{Config, Credentials, Identity, Pace, run_at};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;

@@ -6,7 +6,6 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use ctxinit::agent::protocol::Token;
 use ctxinit::ban::owner::Owner;
 use ctxinit::cgroup::{Cgroup, populated};
 use ctxinit::image::payload::Payload;
@@ -15,6 +14,7 @@ use ctxinit::payload::Job;
 use ctxinit::payload::error::JobError;
 use ctxinit::payload::given::Given;
 use ctxinit::payload::view::Shared;
+use ctxinit::protocol::Token;
 use ctxinit::starting::{self, StageError};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::{dup2_stderr, dup2_stdout};

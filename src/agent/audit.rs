@@ -24,7 +24,6 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use ring::digest::{Context, SHA256};
 
-use super::protocol::{FromWorker, Record, Token};
 use super::report::Report;
 use crate::ban::Version;
 use crate::ban::judge::Decision;
@@ -34,6 +33,7 @@ use crate::context::medium::Medium;
 use crate::image::policy::Identity;
 use crate::logging;
 use crate::payload::outcome::Outcome;
+use crate::protocol::{Fate, FromWorker, Record, Token};
 use crate::text::count;
 use crate::verdict::Verdict;
 
@@ -292,7 +292,7 @@ pub fn job_end(token: &Token, name: Option<&str>, outcome: &Outcome, remains: Op
 }
 
 /// A token is out of our hands.
-pub fn settled(token: &Token, job: Option<&str>, fate: super::protocol::Fate, bytes: u64, note: &str) {
+pub fn settled(token: &Token, job: Option<&str>, fate: Fate, bytes: u64, note: &str) {
     let fate = format!("{fate:?}").to_lowercase();
     let entry = Entry::new("settled");
     let entry = if let Some(job) = job { entry.of_job(job) } else { entry };

@@ -9,7 +9,6 @@ use std::time::Duration;
 use nix::poll::PollFlags;
 
 use super::notice::Notice;
-use super::protocol::{Credentials, ToLogger};
 use super::runner::{Done, Due, Fault, machine_fault, site_fault};
 use super::{Agent, audit, disk, guard, logger, medium, network, roles, spool};
 use crate::clock::Deadline;
@@ -19,6 +18,7 @@ use crate::image::policy::{self, Policy};
 use crate::image::root::{self, Wanted};
 use crate::init::cmdline;
 use crate::network::names;
+use crate::protocol::{Credentials, ToLogger};
 use crate::syslog::Origin;
 use crate::syslog::collect::Sources;
 use crate::syslog::lasting::Lasting;

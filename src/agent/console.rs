@@ -11,9 +11,9 @@ use nix::sys::termios::{FlushArg, tcflush};
 
 use super::events::{Events, OutputId};
 use super::output::Source;
-use super::protocol::Record;
 use crate::logging;
 use crate::payload::shell::Shell;
+use crate::protocol::Record;
 
 /// APP-NAME of what the shell prints, and of what is typed.
 const TAG: &str = "shell";

@@ -22,13 +22,13 @@ use super::ending::{Clearing, Ending};
 use super::events::{OutputId, is_ready};
 use super::output::Source;
 use super::platform::deliver;
-use super::protocol::Token;
 use super::{Agent, disk, firewall, logger, platform};
 use crate::ban::owner::Owner;
 use crate::clock::Deadline;
 use crate::image::payload::Command;
 use crate::payload::outcome::{End, Outcome, Usage};
 use crate::payload::{self, Job};
+use crate::protocol::Token;
 use crate::sys::process::Exit;
 use crate::verdict::Verdict;
 

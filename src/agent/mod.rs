@@ -3,7 +3,6 @@
 mod audit;
 mod bans;
 mod boot;
-pub mod channel;
 mod console;
 mod disk;
 pub mod end;
@@ -23,7 +22,6 @@ pub mod output;
 pub mod patience;
 pub(crate) mod phases;
 mod platform;
-pub mod protocol;
 pub mod report;
 mod roles;
 mod runner;

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::PollFlags;
 
-use super::protocol::{FromDhcp, ToLogger};
 use super::runner::{Done, Fault, machine_fault, site_fault};
 use super::{Agent, boot, firewall, guard, logger, roles};
 use crate::clock::Deadline;
@@ -16,6 +15,7 @@ use crate::network::dhcp::{self, Lease};
 use crate::network::links::{Link, LinkError};
 use crate::network::names::{self, ResolvConf};
 use crate::network::{self, Setting};
+use crate::protocol::{FromDhcp, ToLogger};
 use crate::sys::process::Child;
 use crate::{ids, launch};
 

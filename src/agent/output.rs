@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::protocol::Record;
 use crate::logging;
+use crate::protocol::Record;
 
 /// A longer line is cut into several; RFC 5424 receivers should take 2048 bytes, ours keeps more together.
 const LINE: usize = 4096;

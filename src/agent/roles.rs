@@ -7,10 +7,10 @@ use nix::poll::PollFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::channel::Channel;
 use super::events::{Events, Stop};
 use super::output::Source;
 use crate::clock::Deadline;
+use crate::protocol::channel::Channel;
 use crate::starting::StageError;
 use crate::sys::process::{self, Child};
 use crate::{launch, logging};

@@ -7,13 +7,13 @@ use std::time::Duration;
 use nix::poll::PollFlags;
 
 use super::bans::Bans;
-use super::channel::Channel;
-use super::protocol::{FromWorker, ToWorker, Token};
 use super::runner::{Fault, machine_fault};
 use super::{Agent, network, roles};
 use crate::context::medium::COPY;
 use crate::context::site::Work;
 use crate::ids;
+use crate::protocol::channel::Channel;
+use crate::protocol::{FromWorker, ToWorker, Token};
 use crate::sys::process::Child;
 use crate::work::{self, Config, Credentials, Identity, ban_list};
 

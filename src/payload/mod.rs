@@ -32,13 +32,13 @@ use nix::libc;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::pipe2;
 
-use crate::agent::channel::MAX_BODY;
-use crate::agent::protocol::Token;
 use crate::cgroup::{Cgroup, Limits};
 use crate::disk::UserDisk;
 use crate::ids;
 use crate::image::payload::Payload;
 use crate::launch::{self, Vectors};
+use crate::protocol::Token;
+use crate::protocol::channel::MAX_BODY;
 use crate::starting::{SpawnError, StageError, Starting};
 use crate::sys::process::{Child, Exit};
 

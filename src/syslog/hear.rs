@@ -9,7 +9,7 @@ use super::parse::Message;
 use super::record::{Audit, Record};
 use super::rules::Gap;
 use super::{Logger, Ready, clock, once, record};
-use crate::agent::protocol;
+use crate::protocol;
 
 /// Records that are read from one source before the others have their turn.
 const BATCH: usize = 256;

@@ -36,10 +36,10 @@ use self::store::superblock::{Names, State};
 use self::sync::Sync;
 use self::transport::Transport;
 pub use self::transport::tls;
-use crate::agent::channel::Channel;
-use crate::agent::protocol::{FromLogger, ToLogger};
 use crate::clock::Deadline;
 use crate::context::syslog::Syslog;
+use crate::protocol::channel::Channel;
+use crate::protocol::{FromLogger, ToLogger};
 
 /// Messages of the agent that are read before the sources have their turn: more than its socket holds, so that whatever
 /// was said before a datagram came is heard before that is.

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::spool::{Spool, place};
 use super::store::superblock::{BLOCK, State};
 use super::store::{Changes, SEGMENT, Store, is_free};
-use crate::agent::channel::Channel;
 use crate::clock::Deadline;
 use crate::launch;
+use crate::protocol::channel::Channel;
 use crate::sys::process::{self, Child};
 
 /// Between two writes; each may be a whole turn of a disk, and as much as this is lost in a power cut.

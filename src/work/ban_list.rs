@@ -7,10 +7,10 @@ use ureq::http::{Request, header};
 
 use super::http::{Client, SetupError};
 use super::{Pace, call};
-use crate::agent::protocol::FromWorker;
 use crate::ban::Version;
 use crate::ban::parse::{self, LONGEST};
 use crate::clock::Deadline;
+use crate::protocol::FromWorker;
 
 /// After a fetch that failed; a longer interval would use up the grace with a few of them.
 const RETRY: Duration = Duration::from_secs(30);

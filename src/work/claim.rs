@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::lease::Lease;
 use super::role::{Leaving, Worker};
 use super::source::{Claim, Fetched, Held, Reply, Value};
-use crate::agent::protocol::{Fate, FromWorker};
 use crate::clock::Deadline;
+use crate::protocol::{Fate, FromWorker};
 
 /// How long a token that is ours is tried to be read. ToPoS users have needed 3 tries 10 s apart.
 const FETCH: Duration = Duration::from_secs(120);

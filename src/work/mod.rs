@@ -24,8 +24,8 @@ pub use credentials::Credentials;
 
 use std::time::Duration;
 
-use crate::agent::channel::Channel;
 use crate::context::site::Work;
+use crate::protocol::channel::Channel;
 
 use self::http::SetupError;
 use self::source::Source;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::lease::Lease;
 use super::source::{Reply, Source, Value};
 use super::{Pace, ban_list};
-use crate::agent::channel::Channel;
-use crate::agent::protocol::{Fate, FromWorker, ToWorker, Token};
 use crate::clock::Deadline;
+use crate::protocol::channel::Channel;
+use crate::protocol::{Fate, FromWorker, ToWorker, Token};
 
 /// An idle worker wakes this often for nothing, as no wait is without a deadline.
 const IDLE: Duration = Duration::from_secs(3600);

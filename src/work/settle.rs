@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::lease::Lease;
 use super::role::{Leaving, Loss, Worker};
 use super::source::Reply;
-use crate::agent::protocol::Fate;
 use crate::clock::Deadline;
+use crate::protocol::Fate;
 
 /// What became of a token, and one line about it.
 pub(super) type Settled = (Fate, String);

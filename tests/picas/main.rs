@@ -13,10 +13,10 @@ mod real;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ctxinit::agent::channel::Channel;
-use ctxinit::agent::protocol::{Fate, FromWorker, ToWorker, Token};
 use ctxinit::clock::Deadline;
 use ctxinit::context::site::Work;
+use ctxinit::protocol::channel::Channel;
+use ctxinit::protocol::{Fate, FromWorker, ToWorker, Token};
 use ctxinit::work::{Config, Credentials, Identity, Pace, run_at};
 use serde_json::json;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ctxinit::agent::channel::Channel;
-use ctxinit::agent::protocol::{Fate, FromWorker, ToWorker};
 use ctxinit::clock::Deadline;
 use ctxinit::context::site::Work;
+use ctxinit::protocol::channel::Channel;
+use ctxinit::protocol::{Fate, FromWorker, ToWorker};
 use ctxinit::work::{Config, Credentials, Identity, Pace, run_at};
 
 use crate::call::Life;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ctxinit::agent::protocol::Credentials;
+use ctxinit::protocol::Credentials;
 
 use super::machine::{Machine, PATIENCE};
 use super::network::{accept, listen, name_server, private_network};

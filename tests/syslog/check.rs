@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use ctxinit::agent::protocol::{Record, ToLogger};
+use ctxinit::protocol::{Record, ToLogger};
 use ctxinit::tool::log::{Checker, Findings, Verdict};
 
 use super::machine::Machine;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ctxinit::agent::protocol::{Record, ToLogger};
+use ctxinit::protocol::{Record, ToLogger};
 use ctxinit::syslog::collect::Sources;
 use nix::libc;
 use nix::mount::{MsFlags, mount};

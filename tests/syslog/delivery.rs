@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Shutdown, UdpSocket};
 use std::thread::{self};
 use std::time::{Duration, Instant, SystemTime};
 
-use ctxinit::agent::protocol::{Record, ToLogger};
+use ctxinit::protocol::{Record, ToLogger};
 
 use super::machine::{Machine, ORIGIN, PATIENCE};
 use super::network::{accept, free_port, listen, private_network};

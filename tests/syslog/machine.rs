@@ -7,9 +7,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ctxinit::agent::channel::Channel;
-use ctxinit::agent::protocol::{Credentials, FromLogger, ToLogger};
 use ctxinit::clock::Deadline;
+use ctxinit::protocol::channel::Channel;
+use ctxinit::protocol::{Credentials, FromLogger, ToLogger};
 use ctxinit::syslog::Origin;
 use ctxinit::syslog::collect::Sources;
 use ctxinit::syslog::lasting::Lasting;

@@ -46,11 +46,11 @@ use std::net::TcpListener;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ctxinit::agent::channel::{Channel, MAX_BODY};
-use ctxinit::agent::protocol::{Fate, FromWorker, ToWorker, Token};
 use ctxinit::ban::owner::Owner;
 use ctxinit::clock::Deadline;
 use ctxinit::context::site::Work;
+use ctxinit::protocol::channel::{Channel, MAX_BODY};
+use ctxinit::protocol::{Fate, FromWorker, ToWorker, Token};
 use ctxinit::work::{Config, Credentials, Identity, Pace, run_at};
 
 use server::{Fault, Pool, Request, Script, Server, UUID};

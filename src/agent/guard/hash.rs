@@ -4,10 +4,10 @@ use std::os::fd::AsFd;
 
 use nix::poll::PollFlags;
 
-use super::super::channel::Channel;
 use super::super::events::Events;
 use crate::clock::Deadline;
 use crate::guard::device::Device;
+use crate::protocol::channel::Channel;
 use crate::sys::priority;
 use crate::sys::process::{self, Child};
 

@@ -9,8 +9,8 @@ use std::process;
 
 use nix::poll::PollFlags;
 
-use crate::agent::channel::Channel;
-use crate::agent::protocol::{FromLogger, Record, ToLogger};
+use crate::protocol::channel::Channel;
+use crate::protocol::{FromLogger, Record, ToLogger};
 
 /// Bytes that may wait for a logger that is stalled or not there, before records are dropped and counted: its own store
 /// is the place to wait in.

@@ -14,14 +14,14 @@ use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 
 pub use self::feed::Feed;
-use super::channel::Channel;
 use super::events::{Events, Stop};
-use super::protocol::{FromLogger, ToLogger};
 use super::report::LogReport;
 use super::{Agent, audit, roles};
 use crate::clock::Deadline;
 use crate::ids;
 use crate::logging;
+use crate::protocol::channel::Channel;
+use crate::protocol::{FromLogger, ToLogger};
 use crate::sys::process::{Child, Exit};
 use crate::syslog::lasting::Lasting;
 use crate::syslog::ledger::Count;

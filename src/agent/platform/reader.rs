@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::metadata;
 use super::shelf::{Fetched, Shelf, Trust};
 use super::words::{FromReader, ToReader};
-use crate::agent::channel::Channel;
 use crate::clock::Deadline;
 use crate::mjf::keys::{self, DYNAMIC, JOB_ID, JOBSTART_SECS, Key, STATIC, Side, Value};
 use crate::mjf::place::Place;
+use crate::protocol::channel::Channel;
 use crate::sys::random;
 
 /// Between two rounds; PanDA's pilot looks as often.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::super::Agent;
-use super::super::channel::Channel;
 use super::super::roles;
 use super::{Platform, reader, writer};
 use crate::clock::Deadline;
 use crate::ids;
 use crate::mjf::place::Place;
+use crate::protocol::channel::Channel;
 use crate::sys::process::Child;
 
 /// Before another role after one that died.

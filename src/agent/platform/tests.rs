@@ -9,11 +9,11 @@ use std::time::Duration;
 use super::shelf::Trust;
 use super::words::{FromReader, FromWriter, ToReader, ToWriter};
 use super::{Platform, reader, writer};
-use crate::agent::channel::Channel;
 use crate::clock::Deadline;
 use crate::context::mjf::Heartbeat;
 use crate::mjf::keys::{self, Value};
 use crate::mjf::place::Place;
+use crate::protocol::channel::Channel;
 
 /// Of the path of each request, whose answer this makes: a status, and a body.
 type Answers = fn(&str, &str) -> (u16, &'static str);

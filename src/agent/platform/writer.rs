@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::pilot;
 use super::shelf::{Shelf, Trust};
 use super::words::{FromWriter, ToWriter};
-use crate::agent::channel::Channel;
 use crate::clock::Deadline;
 use crate::context::mjf::Heartbeat;
 use crate::mjf::place::Place;
+use crate::protocol::channel::Channel;
 use crate::sys::random;
 
 /// After a PUT that failed, and after a heartbeat that did: a host that was restarted counts from there.

@@ -20,7 +20,6 @@ use serde::Serialize;
 pub use self::disk::{DiskState, UserDiskReport};
 pub use self::medium::{MediumReport, MediumState};
 pub use self::phase::{ALWAYS, Details, PhaseReport, ScriptReport, Spent};
-use super::protocol::Fate;
 use crate::clock::Deadline;
 use crate::devices::entries;
 use crate::guard::device::ImageDevice;
@@ -28,6 +27,7 @@ use crate::guard::policy::OnViolation;
 use crate::image::policy::Identity;
 use crate::payload::outcome::Usage;
 use crate::payload::reason::Coded;
+use crate::protocol::Fate;
 use crate::verdict::Verdict;
 
 /// Where it lies in the running machine.

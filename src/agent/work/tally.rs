@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::super::protocol::Fate;
 use crate::payload::outcome::{End, Outcome};
+use crate::protocol::Fate;
 use crate::text::count;
 use crate::verdict::Verdict;
 

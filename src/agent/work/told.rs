@@ -1,9 +1,9 @@
 //! What is told of a token that is out of our hands.
 
 use super::super::job::Ended;
-use super::super::protocol::{Fate, Token};
 use super::super::report::TokenReport;
 use crate::payload::outcome::Outcome;
+use crate::protocol::{Fate, Token};
 
 /// For the report.
 pub fn report(token: Token, start_ms: u64, ended: Ended, fate: Fate, note: String) -> TokenReport {

@@ -15,7 +15,7 @@ use smoltcp::wire::DhcpMessageType;
 use super::Lease;
 use super::frame::{self, BROADCAST, Mac, Path};
 use super::message::{self, Query, Rejected, Reply};
-use crate::agent::protocol::FromDhcp;
+use crate::protocol::FromDhcp;
 
 /// Transmissions of a REQUEST: a server that made an offer and is silent for 7 s is gone; another may be there.
 const REQUESTS: u32 = 3;

@@ -98,7 +98,7 @@ pub fn open_socket(index: u32) -> io::Result<OwnedFd> {
 }
 
 /// The role: gets a lease, keeps it, and writes each event to `report` as a line of
-/// [`FromDhcp`](crate::agent::protocol::FromDhcp). Needs no privilege. Returns once nobody reads `report` any more.
+/// [`FromDhcp`](crate::protocol::FromDhcp). Needs no privilege. Returns once nobody reads `report` any more.
 ///
 /// # Errors
 /// Those of the socket and of /dev/urandom. A link that is down is none: it may come up.

@@ -22,9 +22,9 @@ use self::tls::{Tls, TlsError};
 use self::tries::{Found, Tries};
 use super::store::Store;
 use super::store::superblock::Names;
-use crate::agent::protocol::Credentials;
 use crate::clock::Deadline;
 use crate::context::syslog::{Protocol, Syslog};
+use crate::protocol::Credentials;
 
 /// Where records go, and how.
 #[derive(Debug)]

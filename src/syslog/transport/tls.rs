@@ -14,9 +14,9 @@ use rustls::{
 };
 use thiserror::Error;
 
-use crate::agent::protocol::Credentials;
 use crate::context::site::Host;
 use crate::context::syslog::{Fingerprint, Protocol, Syslog};
+use crate::protocol::Credentials;
 
 /// What of the CD's files is of no use.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -13,7 +13,6 @@ use super::CheckError;
 use super::screen::Screen;
 use super::stage::Stage;
 use super::walls::{Table, failed};
-use crate::agent::protocol::Token;
 use crate::ban::owner::Owner;
 use crate::clock::Deadline;
 use crate::ids;
@@ -25,6 +24,7 @@ use crate::payload::given::{self, Given};
 use crate::payload::outcome::End;
 use crate::payload::view::Shared;
 use crate::payload::{Job, mutation};
+use crate::protocol::Token;
 use crate::starting::SpawnError;
 
 /// As on a machine.

@@ -25,13 +25,13 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use thiserror::Error;
 
 use super::Outcome;
-use crate::agent::channel::MAX_BODY;
 use crate::config::{self, ConfigError};
 use crate::context::site::Site;
 use crate::image::payload::Payload;
 use crate::image::policy::Policy;
 use crate::mounts::MountError;
 use crate::payload::choice;
+use crate::protocol::channel::MAX_BODY;
 use crate::sys::signals;
 
 use self::screen::Screen;

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use crate::agent::channel::MAX_BODY;
 use crate::image::payload::Payload;
 use crate::payload::choice::UnknownWord;
 use crate::payload::given::Outputs;
 use crate::payload::outcome::{End, Outcome, Usage};
+use crate::protocol::channel::MAX_BODY;
 use crate::status::words;
 use crate::sys::process::Exit;
 use crate::text::{count, printable};

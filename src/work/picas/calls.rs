@@ -15,8 +15,8 @@ use super::super::login::{self, Login};
 use super::super::source::Reply;
 use super::answer::{self, Clock, Row};
 use super::document::{Document, RESULT};
-use crate::agent::channel::MAX_BODY;
 use crate::context::picas::Picas;
+use crate::protocol::channel::MAX_BODY;
 use crate::text::printable;
 
 const CA: &str = "work.picas.ca";

@@ -20,10 +20,10 @@ use self::document::{Document, Mark, State};
 use super::http::SetupError;
 use super::source::{Claim, Fetched, Held, Reply, Source, Value};
 use super::{Credentials, Identity, Pace};
-use crate::agent::channel::MAX_BODY;
 use crate::ban::owner::Owner;
 use crate::clock::Deadline;
 use crate::context::picas::Picas;
+use crate::protocol::channel::MAX_BODY;
 use crate::sys::random;
 
 /// Rows that one is chosen of: as many as the Python client asks for. The more, the fewer choose the same.

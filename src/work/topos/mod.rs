@@ -21,10 +21,10 @@ use super::http::{Client, SetupError};
 use super::login::{self, Login};
 use super::source::{Claim, Fetched, Held, Reply, Source, Value};
 use super::{Credentials, Identity, Pace};
-use crate::agent::channel::MAX_BODY;
 use crate::ban::owner::Owner;
 use crate::clock::Deadline;
 use crate::context::topos::{Topos, Version};
+use crate::protocol::channel::MAX_BODY;
 
 const CA: &str = "work.topos.ca";
 const USER: &str = "work.topos.user_file";

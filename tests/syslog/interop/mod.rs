@@ -13,7 +13,7 @@ mod written;
 use std::thread;
 use std::time::Duration;
 
-use ctxinit::agent::protocol::{Credentials, Record, ToLogger};
+use ctxinit::protocol::{Credentials, Record, ToLogger};
 
 use self::records::Odd;
 use self::written::Written;

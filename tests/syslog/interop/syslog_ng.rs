@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use ctxinit::agent::protocol::Credentials;
+use ctxinit::protocol::Credentials;
 
 use super::daemon::{Daemon, configure};
 use super::records::records;

@@ -21,12 +21,12 @@ use self::settling::What;
 use super::common::Common;
 use crate::agent::job::Running;
 use crate::agent::patience::Patience;
-use crate::agent::protocol::{Fate, FromWorker, ToWorker, Token};
 use crate::agent::runner::{Fault, machine_fault};
 use crate::agent::worker::Worker;
 use crate::agent::{Agent, audit, logger, report};
 use crate::clock::Deadline;
 use crate::payload::outcome::End;
+use crate::protocol::{Fate, FromWorker, ToWorker, Token};
 
 /// Bounds of the pause after a claim that found nothing.
 const IDLE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::{FAREWELL, Held, Slot, State};
 use crate::agent::job::{self, Ended};
-use crate::agent::protocol::{Fate, ToWorker, Token};
 use crate::agent::work::common::{Common, Why};
 use crate::agent::work::tally::Settled;
 use crate::agent::work::told;
@@ -12,6 +11,7 @@ use crate::agent::{Agent, audit, logger, platform};
 use crate::ban::judge::Decision;
 use crate::clock::Deadline;
 use crate::payload::outcome::End;
+use crate::protocol::{Fate, ToWorker, Token};
 
 /// What is settled.
 pub(super) enum What {

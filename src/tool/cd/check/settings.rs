@@ -6,13 +6,13 @@ use super::super::finding::Finding;
 use super::super::finding::Level::{self, Error, Hint, Warning};
 use super::super::tree::{Kind, Tree};
 use super::{nebula, place};
-use crate::agent::protocol::Credentials;
 use crate::config;
 use crate::context::opennebula::Nebula;
 use crate::context::shell::{self, ShellError, Variable};
 use crate::context::site::{Site, Work};
 use crate::context::topos::Results;
 use crate::image::policy::Policy;
+use crate::protocol::Credentials;
 use crate::syslog::tls;
 use crate::work;
 

@@ -1,7 +1,9 @@
 //! What the agent and its roles say to each other.
 //!
-//! Each message is one JSON value, some with a body of raw bytes behind it ([`super::channel`]). The
+//! Each message is one JSON value, some with a body of raw bytes behind it ([`channel`]). The
 //! roles are less privileged than the agent: it checks what they say and never trusts their text.
+
+pub mod channel;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

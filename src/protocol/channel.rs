@@ -174,7 +174,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::agent::protocol::{FromWorker, ToWorker, Token};
+    use crate::protocol::{FromWorker, ToWorker, Token};
 
     fn soon() -> Deadline {
         Deadline::after(Duration::from_secs(5))
