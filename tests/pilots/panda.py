@@ -1,4 +1,4 @@
-"""PanDA pilot 3's own reader of Machine/Job Features, from its wheel, and its look at the clock once a minute."""
+"""PanDA pilot 3's own reader of Machine/Job Features, from its source, and its look at the clock once a minute."""
 import os
 
 from pilot.control.monitor import run_shutdowntime_minute_check

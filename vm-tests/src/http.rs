@@ -61,10 +61,15 @@ impl Page {
 fn answer(mut stream: &TcpStream, text: &str) -> std::io::Result<()> {
     stream.set_read_timeout(Some(LIMIT))?;
     let mut request = BufReader::new(stream);
-    let mut line = String::new();
+    let (mut line, mut length) = (String::new(), 0);
     while request.read_line(&mut line)? > 2 {
+        if let Some(("content-length", value)) = line.to_lowercase().trim().split_once(": ") {
+            length = value.parse().unwrap_or(0);
+        }
         line.clear();
     }
+    // Closed with a body unread, the connection would be reset.
+    std::io::copy(&mut request.take(length), &mut std::io::sink())?;
     let status = if text.is_empty() { "500 Broken" } else { "200 OK" };
     write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len())
 }

@@ -105,12 +105,17 @@ impl Stage {
 
     /// The same with more files in it: their place here, and in the image.
     pub fn debian_with(&self, policy: &Value, more: &[(&str, &str)]) -> Result<Machine, String> {
-        Ok(Machine::new(self).words(["--image"]).word(self.debian_disk(policy, more)?))
+        Ok(Machine::new(self).words(["--image"]).word(self.debian_disk(policy, &[], more)?))
+    }
+
+    /// The same with more packages of Debian's.
+    pub fn debian_including(&self, packages: &str, policy: &Value, more: &[(&str, &str)]) -> Result<Machine, String> {
+        Ok(Machine::new(self).words(["--image"]).word(self.debian_disk(policy, &["--include", packages], more)?))
     }
 
     /// The same on a disk that the host lets it write to, with more files in it: their place here, and in the image.
     pub fn debian_writable(&self, policy: &Value, more: &[(&str, &str)]) -> Result<Machine, String> {
-        let disk = self.debian_disk(policy, more)?;
+        let disk = self.debian_disk(policy, &[], more)?;
         let drive = format!("if=none,id=root,format=raw,file={}", disk.display());
         Ok(Machine::new(self).words(["--image", "none"]).qemu([
             "-drive",
@@ -120,10 +125,11 @@ impl Stage {
         ]))
     }
 
-    fn debian_disk(&self, policy: &Value, more: &[(&str, &str)]) -> Result<PathBuf, String> {
+    fn debian_disk(&self, policy: &Value, words: &[&str], more: &[(&str, &str)]) -> Result<PathBuf, String> {
         let disk = self.disk();
         let mut command = Command::new("scripts/image");
         command
+            .args(words)
             .arg("--policy")
             .arg(self.write("image.json", &policy.to_string())?)
             .args(["--add", &format!("{}:{IN_IMAGE}", self.guest.display())])

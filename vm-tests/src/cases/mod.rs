@@ -42,6 +42,8 @@ mod payload_fails;
 mod payload_policy;
 mod payload_view;
 mod payload_walls;
+mod pilot_panda;
+mod pilot_work_queue;
 mod pilots;
 mod power_button;
 mod prolog_fails;
@@ -139,6 +141,8 @@ pub const ALL: &[Case] = &[
     pilots::SAID,
     pilots::STOPPED,
     pilots::NOT_STARTED,
+    pilot_work_queue::CASE,
+    pilot_panda::CASE,
     payload_policy::TIGHTENED,
     payload_view::TINY,
     payload_view::DEBIAN,
