@@ -35,7 +35,7 @@ impl Worker {
         let cause = match (again, often) {
             (false, _) => "another try is of no use".to_owned(),
             (true, Some(leases)) => {
-                format!("it was handed out {} (lease_limit {limit})", crate::text::count(leases.into(), "time"))
+                format!("it was handed out {} ({limit} at most)", crate::text::count(leases.into(), "time"))
             }
             (true, None) => {
                 log::info!("worker: token {id} goes back: {why}");

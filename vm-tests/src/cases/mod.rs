@@ -66,6 +66,7 @@ mod two_cds;
 mod user_disk;
 mod whole_slice;
 mod work_ends;
+mod work_picas;
 
 use crate::case::Case;
 
@@ -98,6 +99,7 @@ pub const ALL: &[Case] = &[
     work_ends::NONSENSE,
     work_ends::HTML,
     work_ends::GONE,
+    work_picas::CASE,
     log::FLOOD,
     spool::POWER_CUT,
     spool::FULL,
