@@ -56,7 +56,9 @@ fn a_browser_reads_how_a_pool_stands() {
     assert_eq!(numbers, [3, 8, 1238, 1, 1250]);
     for part in [
         "<h1>mc</h1>",
-        "2 machines work on 8 tokens. 1 failed and is set aside.",
+        // Between them stands for how long, once a minute has gone by.
+        "2 machines work on 8 tokens",
+        ". 1 failed and is set aside.",
         "aria-valuenow=\"3\"",
         "wn7.site.example<span class=\"soft\"> slot 6</span>",
         "2 results in <a href=\"../mc-results/\">",
