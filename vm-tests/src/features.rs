@@ -1,12 +1,13 @@
 //! A stand-in for a site's Machine/Job Features by http, as Vac's: files that come and go, and outputs that are put.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::http;
 use crate::site::HOST;
 
 /// Only a machine that swaps is this slow.
@@ -112,21 +113,10 @@ impl Shared {
     fn answer(&self, mut stream: &TcpStream) -> std::io::Result<()> {
         stream.set_read_timeout(Some(LIMIT))?;
         let mut request = BufReader::new(stream);
-        let mut head = String::new();
-        request.read_line(&mut head)?;
+        let (head, length) = http::head(&mut request)?;
         let mut words = head.split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let path = path.trim_start_matches('/').to_owned();
-        let mut length = None;
-        loop {
-            let mut line = String::new();
-            if request.read_line(&mut line)? <= 2 {
-                break;
-            }
-            if let Some(("content-length", value)) = line.to_lowercase().trim().split_once(": ") {
-                length = value.parse::<usize>().ok();
-            }
-        }
         let (status, text) = match (method, length) {
             ("GET", _) => {
                 let mut state = self.state();

@@ -61,15 +61,24 @@ impl Page {
 fn answer(mut stream: &TcpStream, text: &str) -> std::io::Result<()> {
     stream.set_read_timeout(Some(LIMIT))?;
     let mut request = BufReader::new(stream);
-    let (mut line, mut length) = (String::new(), 0);
-    while request.read_line(&mut line)? > 2 {
-        if let Some(("content-length", value)) = line.to_lowercase().trim().split_once(": ") {
-            length = value.parse().unwrap_or(0);
-        }
-        line.clear();
-    }
+    let (_, length) = head(&mut request)?;
     // Closed with a body unread, the connection would be reset.
-    std::io::copy(&mut request.take(length), &mut std::io::sink())?;
+    std::io::copy(&mut request.take(length.unwrap_or(0) as u64), &mut std::io::sink())?;
     let status = if text.is_empty() { "500 Broken" } else { "200 OK" };
     write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len())
+}
+
+/// The first line of a request, and how long the body is that follows its head, if it says so.
+pub fn head(request: &mut impl BufRead) -> std::io::Result<(String, Option<usize>)> {
+    let (mut first, mut length) = (String::new(), None);
+    request.read_line(&mut first)?;
+    loop {
+        let mut line = String::new();
+        if request.read_line(&mut line)? <= 2 {
+            return Ok((first, length));
+        }
+        if let Some(("content-length", value)) = line.to_lowercase().trim().split_once(": ") {
+            length = value.parse().ok();
+        }
+    }
 }

@@ -75,6 +75,19 @@ impl Process {
         }
     }
 
+    /// Tries until something succeeds, for as long as this one lives: what a server that starts does not yet answer.
+    pub fn until<T>(&mut self, limit: Duration, attempt: impl Fn() -> Result<T, String>) -> Result<T, String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match (attempt(), self.child.try_wait()) {
+                (Ok(done), _) => return Ok(done),
+                (Err(_), Ok(None)) if !interrupted() && Instant::now() < deadline => thread::sleep(LOOK),
+                (Err(why), Ok(Some(status))) => return Err(format!("{}: {status}: {why}", self.name)),
+                (Err(why), _) => return Err(format!("{}: {why}", self.name)),
+            }
+        }
+    }
+
     fn signal(&self, pid: i32, signal: Signal) {
         let _ = kill(Pid::from_raw(pid), signal);
     }
@@ -131,6 +144,21 @@ mod tests {
         assert_eq!(failed, "sh: exit status: 3\nwhy");
         let slow = make(Command::new("sleep").arg("60"), Duration::from_millis(100)).unwrap_err();
         assert!(slow.starts_with("sleep did not end"), "{slow}");
+    }
+
+    #[test]
+    fn a_server_is_waited_for_as_long_as_it_lives() {
+        let tries = std::cell::Cell::new(0);
+        let third = || {
+            tries.set(tries.get() + 1);
+            if tries.get() < 3 { Err("not yet".to_owned()) } else { Ok(tries.get()) }
+        };
+        let mut alive = Process::start(Command::new("sleep").arg("60")).unwrap();
+        assert_eq!(alive.until(Duration::from_secs(60), third), Ok(3));
+        let never = || Err::<(), _>("never".to_owned());
+        assert_eq!(alive.until(Duration::ZERO, never), Err("sleep: never".to_owned()));
+        let mut dead = Process::start(Command::new("sh").args(["-c", "exit 3"])).unwrap();
+        assert_eq!(dead.until(Duration::from_secs(60), never), Err("sh: exit status: 3: never".to_owned()));
     }
 
     #[test]

@@ -2,18 +2,17 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::case::Case;
 use crate::guest::PAYLOAD_USERS;
-use crate::process::Process;
+use crate::process::{Process, interrupted};
 use crate::site::{HOST, Site, keep_port};
 use crate::stage::{Stage, policy_with};
 
@@ -68,21 +67,14 @@ impl Manager {
     fn start(stage: &Stage) -> Result<Self, String> {
         let ports = || keep_port().map_err(|errno| format!("a port for Work Queue: {errno}"));
         let ((port, keeper), (rpc_port, rpc_keeper)) = (ports()?, ports()?);
-        let server = Process::start(
+        let mut server = Process::start(
             Command::new(format!("{PROGRAMS}/work_queue_server"))
                 .args(["-p", &port.to_string(), "-s", &rpc_port.to_string()])
                 .stdout(Stdio::null())
                 .stderr(Stdio::null()),
         )?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, rpc_port));
-        let deadline = Instant::now() + STARTING;
-        let stream = loop {
-            match TcpStream::connect(address) {
-                Ok(stream) => break stream,
-                Err(error) if Instant::now() > deadline => return Err(format!("work_queue_server: {error}")),
-                Err(_) => sleep(Duration::from_millis(50)),
-            }
-        };
+        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, rpc_port)).map_err(|error| error.to_string());
+        let stream = server.until(STARTING, connect)?;
         stream.set_read_timeout(Some(STARTING)).map_err(|error| format!("work_queue_server: {error}"))?;
         let rpc = BufReader::new(stream);
         Ok(Self { _server: server, _ports: [keeper, rpc_keeper], rpc, port, dir: stage.dir.clone() })
@@ -109,7 +101,9 @@ impl Manager {
             let answer = self.call("wait", &json!(1))?;
             match answer["result"].as_str() {
                 Some(told) => return serde_json::from_str(told).map_err(|error| format!("{told}: {error}")),
-                None if Instant::now() > deadline => return Err(format!("no task was done: {answer}")),
+                None if interrupted() || Instant::now() > deadline => {
+                    return Err(format!("no task was done: {answer}"));
+                }
                 None => {}
             }
         }

@@ -2,8 +2,7 @@
 //! works them with `work.picas`.
 
 use std::process::{Command, ExitCode, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -27,8 +26,8 @@ fn host(stage: &Stage) -> Result<(), String> {
     let (port, _keeper) = keep_port().map_err(|errno| format!("a port for PouchDB: {errno}"))?;
     let mut command = Command::new("scripts/pouchdb");
     command.arg(port.to_string()).arg(stage.dir.join("couch")).stdout(Stdio::null()).stderr(Stdio::null());
-    let _server = Process::start(&mut command)?;
-    wait_for(port)?;
+    let mut server = Process::start(&mut command)?;
+    server.until(STARTING, || http::ask(port, "GET", "/", "", ""))?;
     let put = |place: &str, document: Value| {
         http::ask(port, "PUT", place, "Content-Type: application/json\r\n", &document.to_string()).map(drop)
     };
@@ -69,17 +68,6 @@ fn host(stage: &Stage) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn wait_for(port: u16) -> Result<(), String> {
-    let deadline = Instant::now() + STARTING;
-    loop {
-        match http::ask(port, "GET", "/", "", "") {
-            Ok(_) => return Ok(()),
-            Err(why) if Instant::now() > deadline => return Err(format!("scripts/pouchdb: {why}")),
-            Err(_) => sleep(Duration::from_millis(100)),
-        }
-    }
 }
 
 fn payload(job: &Job) -> Result<ExitCode, String> {
